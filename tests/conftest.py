@@ -1,0 +1,47 @@
+"""What the end-to-end tests share: the scripts, a tiny CLIP, a small drawn data set."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY_CLIP = {
+    "embed_dim": 24,
+    "quick_gelu": False,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+def load_script(name: str) -> ModuleType:
+    """Import a script of the repository's root by its file name."""
+    spec = importlib.util.spec_from_file_location(f"script_{Path(name).stem}", ROOT / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], ModuleType]:
+    return load_script
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model config in open_clip's format: words of 16, sentences of 24 dimensions, 4×4 regions."""
+    path = tmp_path_factory.mktemp("clip") / "tiny.json"
+    path.write_text(json.dumps(TINY_CLIP))
+    return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def two_threads() -> None:
+    """As many threads as the smallest machine that the suite is meant for; more only get in each other's way."""
+    torch.set_num_threads(min(2, torch.get_num_threads()))
