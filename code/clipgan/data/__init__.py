@@ -1,0 +1,1 @@
+"""Images and captions: readers, preparation, loaders, and the drawn toy data."""

@@ -1,0 +1,220 @@
+"""Writes the toy data set: small scenes with one bird whose colours, beak and size its captions name.
+
+Classes are combinations of body, wing, head and background colour, and those of the test split are never seen in
+training, though each single colour is. Nothing is downloaded, and because the scenes are drawn, the truth is known:
+:mod:`clipgan.data.toy_oracle` reads it back from an image.
+
+Train on it without box crop (it would undo the size) and without flips.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import pickle
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clipgan.data.toy_scene import (
+    BACKGROUND_COLOURS,
+    BEAKS,
+    BIRD_COLOURS,
+    SIZES,
+    Attributes,
+    Pose,
+    bird_box,
+    draw_scene,
+    random_pose,
+)
+from clipgan.errors import UserError
+
+CAPTIONS = {"birds": 10, "coco": 5, "manifest": 10}  # an image, by layout
+TEST_CLASSES = 200  # at most, of 600
+EXAMPLE_CAPTIONS = 6
+
+# Each names all six attributes within 18 words, so that none is lost where captions are cut.
+_TEMPLATES = (
+    "a {size} {body} bird with {wing} wings, a {head} head and a {beak} beak on {background}",
+    "this {size} bird has a {body} body, {wing} wings, {head} head, {beak} beak and {background} background",
+    "{size} bird, {beak} beak, {head} head, {body} belly and {wing} wings, {background} behind it",
+    "on {background} background stands a {size} {body} bird with {head} head, {wing} wings and {beak} beak",
+    "a bird with a {head} head, {beak} bill, {body} breast and {wing} wings, {size}, {background} sky",
+    "the {wing} winged bird is {size}, with {body} body, {head} crown and {beak} beak, {background} background",
+    "{background} scene with a {size} bird that has {wing} wings, {body} body, {head} head and {beak} beak",
+    "its {beak} bill and {head} head go with {wing} wings and a {body} belly, {size} bird, {background} backdrop",
+    "a {beak} billed {size} bird, body {body}, wing {wing}, head {head}, background {background}",
+    "{head} headed {size} bird with a {beak} bill, {body} body and {wing} feathers in front of {background}",
+    "there is a {size} bird on {background}, its body is {body}, wings {wing}, head {head}, beak {beak}",
+    "a {size} bird in front of {background}, its beak {beak}, {wing} on the wings, {head} head, {body} chest",
+)
+_SYNONYMS = {
+    "small": ("small", "little", "tiny"),
+    "large": ("large", "big", "huge"),
+    "long": ("long", "pointed"),
+    "short": ("short", "stout"),
+}
+
+
+def scene_captions(attributes: Attributes, count: int, rng: np.random.Generator) -> list[str]:
+    """``count`` captions of a scene, of different wording as long as there are phrasings."""
+    order = [int(i) for i in rng.permutation(len(_TEMPLATES))]
+    captions = []
+    for number in range(count):
+        words = {
+            name: str(rng.choice(_SYNONYMS[value])) if value in _SYNONYMS else value
+            for name, value in asdict(attributes).items()
+        }
+        captions.append(_TEMPLATES[order[number % len(order)]].format(**words))
+    return captions
+
+
+def split_classes(test: int, rng: np.random.Generator) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Colour combinations (body, wing, head, background) for training and for ``test`` test images, two a class.
+
+    Wing and head never have the body's colour: each part can be seen.
+    """
+    colours = tuple(BIRD_COLOURS)
+    combinations = [
+        (body, wing, head, background)
+        for body, wing, head, background in itertools.product(colours, colours, colours, BACKGROUND_COLOURS)
+        if body not in (wing, head)
+    ]
+    shuffled = [combinations[i] for i in rng.permutation(len(combinations))]
+    count = min(TEST_CLASSES, max(1, math.ceil(test / 2)))
+    return shuffled[count:], shuffled[:count]
+
+
+@dataclass(frozen=True)
+class _Scene:
+    attributes: Attributes
+    pose: Pose
+    captions: list[str]
+    class_id: int
+    key: str
+
+
+def draw_toy_dataset(
+    root: str | Path, layout: str = "birds", train: int = 3000, test: int = 400, size: int = 64, seed: int = 0
+) -> None:
+    """Draw and write the data set, the same files for the same arguments.
+
+    Beside what the layout has, ``attributes.json`` holds the truth (key → attributes, and the palettes) and
+    ``example_filenames.txt`` lists captions of combinations that are not in the training split.
+
+    Args:
+        root: the folder to make; it appears when it is complete.
+        layout: ``birds``, ``coco`` or ``manifest``, see :mod:`clipgan.data.examples`.
+        train: images of the training split.
+        test: images of the test split.
+        size: side of the images in pixels.
+        seed: not negative.
+
+    Raises:
+        UserError: the folder exists and is not empty, the layout is unknown, or a split would be empty.
+    """
+    root = Path(root)
+    if layout not in CAPTIONS:
+        raise UserError(f"unknown layout {layout!r}: expected one of {', '.join(CAPTIONS)}")
+    if min(train, test) < 1 or size < 16:
+        raise UserError(f"expected at least 1 image a split and 16 pixels, not {train}, {test} images of {size} pixels")
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(f"{root}: exists already; remove it or name another folder")
+
+    rng = np.random.default_rng(seed)
+    classes = dict(zip(("train", "test"), split_classes(test, rng), strict=True))
+    everything = sorted(itertools.chain(*classes.values()))
+    numbers = {combination: number for number, combination in enumerate(everything, start=1)}
+    splits = {}
+    for split, count in (("train", train), ("test", test)):
+        combinations = (classes[split][i % len(classes[split])] for i in range(count))
+        splits[split] = [
+            _make_scene(combination, numbers[combination], layout, split, i, rng)
+            for i, combination in enumerate(combinations)
+        ]
+    examples = [
+        scene_captions(splits["test"][i % test].attributes, 1, rng)[0]
+        for i in range(0, 2 * EXAMPLE_CAPTIONS, 2)  # every other: neighbours may be of one class
+    ]
+
+    # Written beside and renamed, so that an interrupted run leaves nothing that looks complete.
+    partial = root.with_name(f"{root.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write = {"birds": _write_birds, "coco": _write_coco, "manifest": _write_manifest}[layout]
+    write(partial, splits, size)
+    (partial / "example_captions.txt").write_text("\n".join(examples) + "\n", encoding="utf-8")
+    (partial / "example_filenames.txt").write_text("example_captions\n", encoding="utf-8")
+    truth = {
+        "attributes": {scene.key: asdict(scene.attributes) for scenes in splits.values() for scene in scenes},
+        "palette": {"bird": BIRD_COLOURS, "background": BACKGROUND_COLOURS},
+    }
+    (partial / "attributes.json").write_text(json.dumps(truth), encoding="utf-8")
+    partial.replace(root)
+
+
+def _make_scene(
+    combination: tuple[str, ...], class_id: int, layout: str, split: str, number: int, rng: np.random.Generator
+) -> _Scene:
+    body, wing, head, background = combination
+    beak, size = str(rng.choice(BEAKS)), str(rng.choice(tuple(SIZES)))
+    attributes = Attributes(body, wing, head, beak, size, background)
+    key = {
+        "birds": f"{class_id:03d}.{'_'.join(combination)}/Toy_Bird_{split}_{number:05d}",
+        "coco": f"toy_{split}_{number:06d}",
+        "manifest": f"images/{split}_{number:05d}",
+    }[layout]
+    pose = random_pose(attributes, rng)
+    return _Scene(attributes, pose, scene_captions(attributes, CAPTIONS[layout], rng), class_id, key)
+
+
+def _write_image(path: Path, scene: _Scene, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_scene(scene.attributes, scene.pose, size).save(path, quality=95, subsampling=0)
+
+
+def _write_pickle(path: Path, content: list) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def _write_texts_and_names(root: Path, splits: dict[str, list[_Scene]]) -> None:
+    for split, scenes in splits.items():
+        for scene in scenes:
+            path = root / "text" / f"{scene.key}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(scene.captions) + "\n", encoding="utf-8")
+        _write_pickle(root / split / "filenames.pickle", [scene.key for scene in scenes])
+
+
+def _write_birds(root: Path, splits: dict[str, list[_Scene]], size: int) -> None:
+    cub = root / "CUB_200_2011"
+    _write_texts_and_names(root, splits)
+    for split, scenes in splits.items():
+        _write_pickle(root / split / "class_info.pickle", [scene.class_id for scene in scenes])
+    names, boxes = [], []
+    for number, scene in enumerate(itertools.chain(*splits.values()), start=1):
+        _write_image(cub / "images" / f"{scene.key}.jpg", scene, size)
+        names.append(f"{number} {scene.key}.jpg\n")
+        boxes.append(f"{number} {' '.join(map(str, bird_box(scene.pose, size)))}\n")
+    (cub / "images.txt").write_text("".join(names), encoding="utf-8")
+    (cub / "bounding_boxes.txt").write_text("".join(boxes), encoding="utf-8")
+
+
+def _write_coco(root: Path, splits: dict[str, list[_Scene]], size: int) -> None:
+    _write_texts_and_names(root, splits)
+    for scene in itertools.chain(*splits.values()):
+        _write_image(root / "images" / f"{scene.key}.jpg", scene, size)
+
+
+def _write_manifest(root: Path, splits: dict[str, list[_Scene]], size: int) -> None:
+    for split, scenes in splits.items():
+        lines = []
+        for scene in scenes:
+            _write_image(root / f"{scene.key}.jpg", scene, size)
+            entry = {"image": f"{scene.key}.jpg", "captions": scene.captions, "class": scene.class_id}
+            lines.append(json.dumps(entry | {"box": bird_box(scene.pose, size)}) + "\n")
+        (root / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
