@@ -1,0 +1,85 @@
+"""The adversarial losses of DM-GAN and the KL divergence of its condition."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clipgan.losses.precision import in_float32
+
+
+def discriminator_loss(
+    discriminator: nn.Module, real: Tensor, fakes: list[Tensor], sentences: list[Tensor]
+) -> Tensor:
+    """The discriminator's loss, summed over the views (one caption each) of the same real images.
+
+    A view's loss is (real_u + real_c) / 2 + (fake_u + fake_c + wrong_c) / 3: unconditional and conditional
+    cross-entropies of real images, of generated ones, and of real images with another image's sentence. As in AttnGAN,
+    the wrong pairs are image i with sentence i + 1, for all i but the last (which would need the first again).
+
+    One pass gives the features of all images, as the real ones are the same for every view, and one pass of the
+    conditional head judges all pairs.
+
+    Args:
+        discriminator: a `Discriminator` for images of this size.
+        real: real images [B, 3, s, s] in [-1, 1], B at least 2.
+        fakes: for each view, images [B, 3, s, s] generated for its captions, detached.
+        sentences: for each view, sentence features [B, E].
+
+    Returns:
+        A scalar, float32.
+
+    Raises:
+        ValueError: for a batch of one image (no wrong pair can be made of it), or unequal numbers of views.
+    """
+    batch = real.shape[0]
+    if batch < 2:
+        raise ValueError("the discriminator's loss needs at least 2 images, to pair one with the other's sentence")
+    features = discriminator.features(torch.cat([real, *fakes]))  # [(1 + V) B, 8DF, 4, 4]
+    real_features, *fake_features = features.split(batch)
+
+    real_u, *fakes_u = discriminator.unconditional(features).split(batch)  # [B] each
+    pair_features, pair_sentences = [], []
+    for view_features, sentence in zip(fake_features, sentences, strict=True):
+        pair_features += [real_features, view_features, real_features[:-1]]
+        pair_sentences += [sentence, sentence, sentence[1:]]
+    pair_logits = discriminator.conditional(torch.cat(pair_features), torch.cat(pair_sentences))  # [V (3B - 1)]
+
+    loss = real_u.new_zeros((), dtype=torch.float32)
+    for fake_u, logits in zip(fakes_u, pair_logits.split(3 * batch - 1), strict=True):
+        real_c, fake_c, wrong_c = logits.split([batch, batch, batch - 1])
+        loss = loss + (_called_real(real_u) + _called_real(real_c)) / 2
+        loss = loss + (_called_fake(fake_u) + _called_fake(fake_c) + _called_fake(wrong_c)) / 3
+    return loss
+
+
+def generator_loss(discriminator: nn.Module, fake: Tensor, sentence: Tensor) -> Tensor:
+    """The generator's adversarial loss at one scale: both heads should call its images real.
+
+    Args:
+        discriminator: a `Discriminator` for images of this size.
+        fake: generated images [B, 3, s, s].
+        sentence: the sentence features they were generated from, [B, E].
+
+    Returns:
+        The unconditional plus the conditional cross-entropy, a scalar, float32.
+    """
+    features = discriminator.features(fake)
+    return _called_real(discriminator.unconditional(features)) + _called_real(
+        discriminator.conditional(features, sentence)
+    )
+
+
+@in_float32
+def kl_loss(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL divergence of N(mu, exp(logvar)) from N(0, 1), mean over batch and dimensions: [B, C], [B, C] → scalar."""
+    return -0.5 * torch.mean(1 + logvar - mu.square() - logvar.exp())
+
+
+@in_float32
+def _called_real(logits: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+
+
+@in_float32
+def _called_fake(logits: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))

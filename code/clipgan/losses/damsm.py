@@ -1,0 +1,150 @@
+"""The matching losses of the Deep Attentional Multimodal Similarity Model: words with regions, sentence with image.
+
+Source: Xu et al., "AttnGAN: Fine-Grained Text to Image Generation with Attentional Generative Adversarial Networks",
+2018, §3.2, eq. 7-13. Padding words are left out of every softmax and sum, so a caption's padding changes nothing.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from clipgan.losses.precision import in_float32
+
+# Elements of a [Bi, R, Bt, W] tensor above which captions are taken in parts (128 MiB a tensor in float32).
+_ELEMENTS_AT_ONCE = 2**25
+
+# Stands for -inf where a whole row may be masked: its softmax is then even instead of NaN.
+_MASKED = torch.finfo(torch.float32).min
+
+
+@in_float32
+def word_attention(words: Tensor, word_mask: Tensor, regions: Tensor, gamma1: float) -> Tensor:
+    """Where in its own image each word of a caption looks (eq. 8, 9).
+
+    Args:
+        words: word features [B, D, W].
+        word_mask: [B, W], True = a real word.
+        regions: region features [B, D, R] of the images that belong to the captions.
+        gamma1: sharpness of the attention.
+
+    Returns:
+        Weights [B, W, R] that sum to 1 over the regions; rows of padding are 0.
+    """
+    scores = F.normalize(words, dim=1).transpose(1, 2) @ F.normalize(regions, dim=1)  # [B, W, R]
+    over_words = scores.masked_fill(~word_mask.unsqueeze(2), _MASKED).softmax(dim=1)
+    return (gamma1 * over_words).softmax(dim=2) * word_mask.unsqueeze(2)
+
+
+@in_float32
+def word_similarity(
+    words: Tensor, word_mask: Tensor, regions: Tensor, gamma1: float, gamma2: float, gamma3: float
+) -> Tensor:
+    """How well each caption fits each image, by its words (eq. 7-10, times gamma3).
+
+    Args:
+        words: word features [Bt, D, W] of the captions.
+        word_mask: [Bt, W], True = a real word. A caption without a single word fits every image equally, 0.
+        regions: region features [Bi, D, R] of the images.
+        gamma1: sharpness of a word's attention over the regions.
+        gamma2: importance of a caption's best-matching words.
+        gamma3: factor of the similarity before the softmax over the batch.
+
+    Returns:
+        Similarities [Bt, Bi]. In large batches the captions are taken in parts, each part's intermediate tensors made
+        again in the backward pass, which bounds the memory and changes no number.
+    """
+    words, regions = F.normalize(words, dim=1), F.normalize(regions, dim=1)
+    elements_of_a_caption = words.shape[2] * regions.shape[0] * regions.shape[2]
+    captions_at_once = max(1, _ELEMENTS_AT_ONCE // elements_of_a_caption)
+    gammas = (gamma1, gamma2, gamma3)
+    if captions_at_once >= words.shape[0]:
+        return _similarity(words, word_mask, regions, *gammas)
+    parts = zip(words.split(captions_at_once), word_mask.split(captions_at_once), strict=True)
+    return torch.cat([
+        checkpoint(_similarity, *part, regions, *gammas, use_reentrant=False, preserve_rng_state=False)
+        for part in parts
+    ])
+
+
+def _similarity(
+    words: Tensor, word_mask: Tensor, regions: Tensor, gamma1: float, gamma2: float, gamma3: float
+) -> Tensor:
+    """`word_similarity` of normalised features.
+
+    The attended region c = Σ α·region is never made: ⟨c, word⟩ = Σ α·s and |c|² = αᵀGα, with s the scores of the
+    regions and G the products of the image's regions, need R numbers a word instead of D.
+    """
+    captions, dim, length = words.shape
+    images, _, regions_num = regions.shape
+    all_words = words.transpose(0, 1).reshape(dim, captions * length)  # [D, Bt W]
+    scores = regions.transpose(1, 2) @ all_words  # [Bi, R, Bt W]
+    scores = scores.view(images, regions_num, captions, length)
+    over_words = scores.masked_fill(~word_mask, _MASKED).softmax(dim=3)  # [Bi, R, Bt, W]
+    attention = (gamma1 * over_words).softmax(dim=1)  # [Bi, R, Bt, W]
+
+    dot = (attention * scores).sum(dim=1)  # [Bi, Bt, W]
+    gram = regions.transpose(1, 2) @ regions  # [Bi, R, R]
+    attention = attention.view(images, regions_num, captions * length)
+    squared_norm = (attention * (gram @ attention)).sum(dim=1).view_as(dot)  # [Bi, Bt, W]
+    cosine = dot / squared_norm.clamp_min(1e-12).sqrt()  # [Bi, Bt, W]
+
+    best_words = (gamma2 * cosine).masked_fill(~word_mask, _MASKED).logsumexp(dim=2)  # [Bi, Bt]
+    similarity = gamma3 / gamma2 * best_words
+    return similarity.masked_fill(~word_mask.any(dim=1), 0.0).T  # [Bt, Bi]
+
+
+def same_class_mask(class_ids: Tensor) -> Tensor:
+    """[B] → [B, B] bool, True = left out of a matching loss: another image of the same class is no mismatch."""
+    same = class_ids.unsqueeze(0) == class_ids.unsqueeze(1)
+    return same.fill_diagonal_(False)
+
+
+@in_float32
+def words_loss(
+    words: Tensor,
+    word_mask: Tensor,
+    regions: Tensor,
+    class_ids: Tensor | None,
+    gamma1: float,
+    gamma2: float,
+    gamma3: float,
+) -> tuple[Tensor, Tensor]:
+    """Each caption finds its image in the batch, and each image its caption, by words and regions (eq. 11, 12).
+
+    Args:
+        words: word features [B, D, W].
+        word_mask: [B, W], True = a real word.
+        regions: region features [B, D, R] of the captions' images.
+        class_ids: [B]; pairs of one class, other than the pair itself, are left out. None leaves nothing out.
+        gamma1: see `word_similarity`, as `gamma2` and `gamma3`.
+
+    Returns:
+        (text to image, image to text), two scalars.
+    """
+    return _matching_losses(word_similarity(words, word_mask, regions, gamma1, gamma2, gamma3), class_ids)
+
+
+@in_float32
+def sentence_loss(image: Tensor, sentence: Tensor, class_ids: Tensor | None, gamma3: float) -> tuple[Tensor, Tensor]:
+    """Each caption finds its image in the batch, and each image its caption, by one vector each (eq. 11-13).
+
+    Args:
+        image: image features [B, E].
+        sentence: sentence features [B, E].
+        class_ids: as in `words_loss`.
+        gamma3: factor of the cosine before the softmax over the batch.
+
+    Returns:
+        (text to image, image to text), two scalars.
+    """
+    similarity = gamma3 * F.normalize(sentence, dim=1) @ F.normalize(image, dim=1).T  # [text, image]
+    return _matching_losses(similarity, class_ids)
+
+
+def _matching_losses(similarity: Tensor, class_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Cross-entropies of [text, image] similarities against the diagonal, along either axis."""
+    if class_ids is not None:
+        similarity = similarity.masked_fill(same_class_mask(class_ids), -torch.inf)
+    own = torch.arange(similarity.shape[0], device=similarity.device)
+    return F.cross_entropy(similarity, own), F.cross_entropy(similarity.T, own)

@@ -1,0 +1,1 @@
+"""The CLIP encoder, the generator and the discriminators."""
