@@ -1,0 +1,280 @@
+"""CLIP as text and image encoder: the only place that knows open_clip.
+
+It owns everything that belongs to CLIP and to nobody else: the tokenizer, the input size, CLIP's mean and standard
+deviation, and which of the transformers' states are the words, the sentence, the regions and the image.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from clipgan import checkpoint
+from clipgan.errors import UserError
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What makes two encoders the same architecture; saved in every checkpoint of one."""
+
+    name: str  # open_clip model name, or the stem of the JSON file
+    model: dict  # open_clip's model config: embed_dim, vision_cfg, text_cfg, quick_gelu
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+    words_num: int  # longest caption in BPE tokens, start and end tokens not counted
+
+
+class ClipEncoder(nn.Module):
+    """A CLIP with a vision transformer, and one trained projection that brings its regions to the words' width.
+
+    ``encode_text``: words are the text transformer's last hidden states after its final layer norm, without those of
+    the start and end tokens; the sentence is the projected end-of-text state (Radford et al. 2021, §2.4).
+    ``encode_image``: regions are the patch tokens of the last hidden state *before* the final layer norm, through
+    ``region_projection``; the image is the projected class token.
+    """
+
+    def __init__(self, spec: EncoderSpec):
+        super().__init__()
+        self.spec = spec
+        self.clip = _create_clip(spec.model, spec.name)
+        _require_supported(self.clip, self._text, spec.name)
+        if not 1 <= spec.words_num <= self._text.context_length - 2:
+            raise UserError(
+                f"TEXT.WORDS_NUM is {spec.words_num}, but {spec.name} reads captions of 1 to "
+                f"{self._text.context_length - 2} tokens"
+            )
+        self.region_projection = nn.Linear(self.clip.visual.transformer.width, self.word_dim)
+        self._tokenizer = open_clip.SimpleTokenizer(context_length=spec.words_num + 2)
+        mean, std = torch.tensor(spec.image_mean), torch.tensor(spec.image_std)
+        self.register_buffer("_mean", mean.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", std.view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def _text(self) -> nn.Module:
+        return getattr(self.clip, "text", self.clip)  # open_clip's CustomTextCLIP keeps its text tower apart
+
+    @property
+    def word_dim(self) -> int:
+        """D, the width of the words and of the projected regions."""
+        return self._text.token_embedding.embedding_dim
+
+    @property
+    def sentence_dim(self) -> int:
+        """E, the width of sentence and image, the space in which CLIP compares the two."""
+        return self.spec.model["embed_dim"]
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels to which images are resized before they are encoded."""
+        size = self.clip.visual.image_size
+        return size if isinstance(size, int) else size[0]
+
+    @property
+    def region_grid(self) -> tuple[int, int]:
+        """Rows and columns of the regions; R is their product."""
+        return tuple(self.clip.visual.grid_size)
+
+    def tokenize(self, captions: list[str]) -> Tensor:
+        """Start token, at most ``words_num`` BPE tokens, end token, zeros: int64 [N, words_num + 2].
+
+        Raises:
+            UserError: a caption holds no word.
+        """
+        tokens = self._tokenizer(captions)
+        empty = (tokens[:, 1] == self._tokenizer.eot_token_id).nonzero().flatten().tolist()
+        if empty:
+            raise UserError(f"the caption {captions[empty[0]]!r} has no words")
+        return tokens
+
+    def words_of(self, tokens: Tensor) -> list[str]:
+        """The BPE tokens of one row of :meth:`tokenize` as readable text, start and end tokens left out."""
+        length = int(tokens.argmax())
+        return [self._tokenizer.decode([int(token)]).strip() for token in tokens[1:length]]
+
+    def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode captions.
+
+        Args:
+            tokens: int64 [B, T] of :meth:`tokenize`.
+
+        Returns:
+            words [B, D, W], word_mask [B, W] with True = a real word, sentence [B, E], in float32. W is the longest
+            caption of this batch: attention is causal, so the columns that are left off change nothing.
+        """
+        text = self._text
+        end = tokens.argmax(dim=-1)                                                  # [B], the largest id
+        length = int(end.max()) + 1
+        x = text.token_embedding(tokens[:, :length]) + text.positional_embedding[:length]       # [B, L, D]
+        x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
+        x = text.ln_final(x).float()
+        sentence = x[torch.arange(len(x), device=x.device), end]                     # [B, D]
+        sentence = _project(sentence, text.text_projection).float()                  # [B, E]
+        words = x[:, 1 : length - 1].transpose(1, 2)                                 # [B, D, W]
+        word_mask = torch.arange(1, length - 1, device=x.device) < end[:, None]      # [B, W]
+        return words, word_mask, sentence
+
+    def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode images, resizing (bicubic, antialiased) and normalising them as CLIP expects.
+
+        Args:
+            images: float [B, 3, S, S] in [−1, 1], any S.
+
+        Returns:
+            regions [B, D, R], image [B, E], in float32.
+        """
+        output = self.clip.visual.forward_intermediates(self.preprocess(images), indices=1, output_fmt="NLC")
+        patches = output["image_intermediates"][-1]                                  # [B, R, vision width]
+        regions = self.region_projection(patches).transpose(1, 2)                    # [B, D, R]
+        return regions.float(), output["image_features"].float()
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """[B, 3, S, S] in [−1, 1] → [B, 3, size, size] as CLIP's image tower takes it."""
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be [B, 3, S, S], not {list(images.shape)}")
+        size = (self.image_size, self.image_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
+        return ((images + 1) / 2 - self._mean) / self._std
+
+    def freeze(self) -> ClipEncoder:
+        """Evaluation mode, no gradients for the weights; gradients still flow through to the images."""
+        self.requires_grad_(False)
+        return self.eval()
+
+    def save(self, path: str | Path, **extra) -> None:
+        """Write weights and architecture; ``extra`` (numbers, texts) travels along."""
+        checkpoint.save(path, "encoder", architecture=asdict(self.spec), weights=self.state_dict(), **extra)
+
+
+def build_encoder(base: str, pretrained: str, words_num: int) -> ClipEncoder:
+    """A new encoder, its ``region_projection`` untrained.
+
+    Args:
+        base: open_clip model name, or path of a JSON file in open_clip's model-config format.
+        pretrained: open_clip tag (downloaded when it is not in open_clip's cache), a weights file, or empty for none.
+        words_num: longest caption in BPE tokens.
+
+    Raises:
+        UserError: an unknown model or tag, a missing file, weights of another architecture, no network.
+    """
+    name, model = _model_config(base)
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    weights: Path | None = None
+    if pretrained and Path(pretrained).is_file():
+        weights = Path(pretrained)
+        model["quick_gelu"] = model.get("quick_gelu", False) or _is_torchscript(weights)
+    elif pretrained:
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        if pretrained not in tags:
+            have = f"{name} has {', '.join(tags)}" if tags else f"{name} has no published weights"
+            raise UserError(f"TRAIN.CLIP_PRETRAINED: {pretrained!r} is neither a file nor published weights; {have}")
+        published = open_clip.get_pretrained_cfg(name, pretrained)
+        model["quick_gelu"] = model.get("quick_gelu", False) or bool(published.get("quick_gelu", False))
+        mean, std = published.get("mean", mean), published.get("std", std)
+        weights = _download(name, pretrained, published)
+    encoder = ClipEncoder(EncoderSpec(name, model, tuple(mean), tuple(std), words_num))
+    if weights is not None:
+        try:
+            open_clip.load_checkpoint(encoder.clip, str(weights))
+        except Exception as error:  # open_clip raises many kinds for a file that does not fit
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"{weights} does not hold weights of {name}: {reason}") from None
+    return encoder
+
+
+def load_encoder(path: str | Path, base: str = "", words_num: int | None = None) -> ClipEncoder:
+    """The fine-tuned encoder of a checkpoint that ``pretrain_DAMSM.py`` wrote.
+
+    Args:
+        path: the checkpoint.
+        base: the model that the config names; empty takes what the checkpoint says.
+        words_num: the config's TEXT.WORDS_NUM; None takes what the checkpoint says.
+
+    Raises:
+        UserError: no such file, not an encoder, or an architecture other than ``base`` and ``words_num``.
+    """
+    content = checkpoint.load(path, "encoder", made_by="pretrain_DAMSM.py")
+    spec = EncoderSpec(**content["architecture"])
+    if base:
+        name, model = _model_config(base)
+        same = {**model, "quick_gelu": None} == {**spec.model, "quick_gelu": None}  # the weights decide on QuickGELU
+        if not same:
+            raise UserError(f"{path} holds a {spec.name}, but TRAIN.CLIP_MODEL_BASE asks for {name} of another shape")
+    if words_num is not None and words_num != spec.words_num:
+        raise UserError(f"{path} was trained with TEXT.WORDS_NUM {spec.words_num}, but the config says {words_num}")
+    encoder = ClipEncoder(spec)
+    checkpoint.load_weights(encoder, content["weights"], path)
+    return encoder
+
+
+def _model_config(base: str) -> tuple[str, dict]:
+    if base.endswith(".json"):
+        path = Path(base)
+        if not path.is_file():
+            raise UserError(f"TRAIN.CLIP_MODEL_BASE: no file at {path}")
+        try:
+            model = json.loads(path.read_text(encoding="utf-8"))
+            missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(model)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path} is not valid JSON: {error}") from None
+        if missing:
+            raise UserError(f"{path} is no open_clip model config: it lacks {', '.join(sorted(missing))}")
+        return path.stem, model
+    model = open_clip.get_model_config(base)
+    if model is None:
+        near = difflib.get_close_matches(base, open_clip.list_models(), n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(f"TRAIN.CLIP_MODEL_BASE: open_clip has no model {base!r}{hint}")
+    return base, model
+
+
+def _create_clip(model: dict, name: str) -> nn.Module:
+    model = dict(model)
+    kind = open_clip.CustomTextCLIP if model.pop("custom_text", False) else open_clip.CLIP
+    try:
+        return kind(**model)
+    except (TypeError, KeyError, AssertionError) as error:
+        raise UserError(f"{name}: open_clip cannot build this model: {error}") from None
+
+
+def _require_supported(clip: nn.Module, text: nn.Module, name: str) -> None:
+    if not isinstance(clip.visual, VisionTransformer):
+        raise UserError(f"{name} has no vision transformer, which the regions need: use a ViT such as ViT-B-32")
+    causal = getattr(text, "attn_mask", None) is not None and getattr(text, "cls_emb", None) is None
+    pooling = getattr(text, "text_pool_type", getattr(text, "pool_type", ""))
+    if not causal or pooling not in ("argmax", "eos") or text.vocab_size != 49408:
+        raise UserError(f"{name} does not read text as CLIP does (BPE, causal, end-of-text state): use a CLIP ViT")
+
+
+def _project(x: Tensor, projection: nn.Module | Tensor | None) -> Tensor:
+    if projection is None:
+        return x
+    return projection(x) if isinstance(projection, nn.Module) else x @ projection
+
+
+def _is_torchscript(path: Path) -> bool:
+    """OpenAI published its weights, all of them trained with QuickGELU, as TorchScript archives."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def _download(name: str, tag: str, published: dict) -> Path:
+    try:
+        return Path(open_clip.download_pretrained(published))
+    except Exception as error:  # the hub's client raises many kinds
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"could not fetch the weights {tag!r} of {name} ({type(error).__name__}: {reason}); set "
+            "TRAIN.CLIP_PRETRAINED to a weights file, or to '' for a random start"
+        ) from None
