@@ -1,0 +1,78 @@
+"""A split as an encoder sees it: every caption and every real image encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from clipgan.config import Config
+from clipgan.data.dataset import EpochBatchSampler, TextImageDataset, make_loader
+from clipgan.data.examples import Example
+from clipgan.data.images import load_image, prepare_image
+from clipgan.distributed import is_main
+from clipgan.networks.clip_encoder import ClipEncoder
+
+
+@dataclass(frozen=True)
+class EncodedCaptions:
+    """The sentences of all captions of a split, and where each comes from."""
+
+    sentences: Tensor  # [M, E] on the CPU
+    owners: Tensor  # int64 [M], the example that a caption describes
+    classes: Tensor  # int64 [M], that example's class
+    first: Tensor  # int64 [N], row of each example's caption 0; its caption c is at first + c
+
+    def row(self, example: Tensor, caption: Tensor) -> Tensor:
+        """Rows of the given captions of the given examples."""
+        return self.first[example] + caption
+
+
+@torch.no_grad()
+def encode_captions(
+    encoder: ClipEncoder, examples: Sequence[Example], device: torch.device, *, batch_size: int = 256
+) -> EncodedCaptions:
+    """Encode every caption of the examples once."""
+    texts = [caption for example in examples for caption in example.captions]
+    owners = torch.tensor([i for i, example in enumerate(examples) for _ in example.captions])
+    classes = torch.tensor([example.class_id for example in examples])[owners]
+    counts = torch.tensor([len(example.captions) for example in examples])
+    parts = [
+        encoder.encode_text(encoder.tokenize(texts[i : i + batch_size]).to(device))[2].cpu()
+        for i in tqdm(
+            range(0, len(texts), batch_size), desc="captions", unit="batch", leave=False, disable=not is_main()
+        )
+    ]
+    return EncodedCaptions(torch.cat(parts), owners, classes, counts.cumsum(0) - counts)
+
+
+def evaluation_loader(
+    examples: Sequence[Example], encoder: ClipEncoder, config: Config, batch_size: int, device: torch.device
+) -> DataLoader:
+    """Batches of all examples in order: centre crop, no flip, captions 0 and 1, only the largest size."""
+    dataset = TextImageDataset(
+        examples,
+        [config.image_size],
+        encoder.tokenize,
+        seed=config.SEED,
+        box_crop=config.DATA.BOX_CROP,
+        crop_scale=config.DATA.CROP_SCALE,
+        train=False,
+    )
+    sampler = EpochBatchSampler(len(examples), batch_size, config.SEED, shuffle=False, drop_last=False)
+    return make_loader(dataset, sampler, config.WORKERS, device)
+
+
+def evaluation_image(example: Example, config: Config) -> Tensor:
+    """The largest image [3, S, S] of one example, prepared as :func:`evaluation_loader` does."""
+    box = example.box if config.DATA.BOX_CROP else None
+    return prepare_image(load_image(example.image), box, [config.image_size], crop_scale=config.DATA.CROP_SCALE)[-1]
+
+
+def evaluation_images(examples: Sequence[Example], config: Config) -> Tensor:
+    """The same of a few examples: [N, 3, S, S]."""
+    return torch.stack([evaluation_image(example, config) for example in examples])

@@ -1,0 +1,266 @@
+"""Images → Inception features, streamed: folders, a config's test split (cached), or tensors that are there already."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from clipgan.config import Config
+from clipgan.data.examples import Example
+from clipgan.data.from_config import read_split
+from clipgan.data.images import load_image, to_tensor
+from clipgan.errors import UserError
+from clipgan.evaluation.encoding import evaluation_image
+from clipgan.evaluation.frechet import RunningStatistics, Statistics
+from clipgan.evaluation.inception import RESIZE, FidNetwork, ScoreNetwork, resize
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """All image files below ``folder``, sorted; nothing hidden.
+
+    Raises:
+        UserError: no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"no folder of images at {folder}")
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def statistics_of_tensors(
+    images: Iterable[Tensor], network: FidNetwork, total: int | None = None, label: str = "features"
+) -> Statistics:
+    """Mean and covariance of the features of batches [B, 3, H, W] in [−1, 1], of any size and on any device.
+
+    ``total`` (images) is for the progress bar, ``label`` heads it; an empty label shows none.
+    """
+    statistics = RunningStatistics(network.dims, _device_of(network))
+    for features in _outputs(images, network, total, label):
+        statistics.update(features)
+    return statistics.statistics()
+
+
+def probabilities_of_tensors(
+    images: Iterable[Tensor], network: ScoreNetwork, total: int | None = None, label: str = "probabilities"
+) -> np.ndarray:
+    """Class probabilities [N, classes] float64 of batches as in :func:`statistics_of_tensors`."""
+    parts = [output.cpu().numpy() for output in _outputs(images, network, total, label)]
+    return np.concatenate(parts) if parts else np.zeros((0, network.classes))
+
+
+def statistics_of_files(paths: Sequence[Path], network: FidNetwork, batch_size: int, workers: int) -> Statistics:
+    """Mean and covariance of the features of image files, of mixed sizes if they like."""
+    batches = _load_batches(paths, _read_file, batch_size, workers, network)
+    return statistics_of_tensors(batches, network, len(paths))
+
+
+def probabilities_of_files(paths: Sequence[Path], network: ScoreNetwork, batch_size: int, workers: int) -> np.ndarray:
+    """Class probabilities [N, classes] float64 of image files, in their order."""
+    return probabilities_of_tensors(_load_batches(paths, _read_file, batch_size, workers, network), network, len(paths))
+
+
+@dataclass(frozen=True)
+class Split:
+    """The real images of a config's split, as they are prepared in training but with a centre crop and no flip."""
+
+    config: Config
+    name: str  # train or test
+    examples: Sequence[Example]
+
+    @staticmethod
+    def of(config: Config, name: str = "test") -> Split:
+        return Split(config, name, read_split(config, name))
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that the prepared images depend on."""
+        return {
+            "dataset": self.config.DATASET_NAME,
+            "split": self.name,
+            "images": len(self.examples),
+            "image_size": self.config.image_size,
+            "box_crop": self.config.DATA.BOX_CROP,
+            "crop_scale": self.config.DATA.CROP_SCALE,
+            "files": self._digest(),
+        }
+
+    def _digest(self) -> str:
+        """Tells a data set that was replaced under the same name, without reading its images: keys, boxes, sizes."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            try:
+                size = example.image.stat().st_size
+            except OSError:
+                raise UserError(f"no image at {example.image}, which the {self.name} split lists") from None
+            digest.update(f"{example.key} {example.box} {size}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+# What a user can change about each field of a cache's provenance.
+_SETTING = {
+    "dataset": "DATASET_NAME",
+    "image_size": "TREE.BASE_SIZE and TREE.BRANCH_NUM",
+    "box_crop": "DATA.BOX_CROP",
+    "crop_scale": "DATA.CROP_SCALE",
+    "images": "the number of images in DATA_DIR",
+    "files": "the content of DATA_DIR",
+    "dims": "--dims",
+    "weights": "--weights",
+}
+
+
+def statistics_of_split(
+    split: Split,
+    network: FidNetwork,
+    data_dir: str | Path,
+    batch_size: int,
+    workers: int,
+    recompute: bool = False,
+) -> tuple[Statistics, Path]:
+    """Statistics of the real images, from ``<data_dir>/fid_statistics/`` if they are there, and their file.
+
+    The file holds ``mu`` and ``sigma`` as pytorch-fid's do, ``count``, and its provenance as JSON.
+
+    Raises:
+        UserError: the file there was made from other images or in another way (unless ``recompute``).
+    """
+    provenance = {**split.describe(), "resize": RESIZE, "dims": network.dims, "weights": network.provenance.sha256}
+    name = f"{split.name}_{provenance['image_size']}px_{network.dims}_{network.provenance.sha256[:8]}.npz"
+    path = Path(data_dir) / "fid_statistics" / name
+    if path.is_file() and not recompute:
+        statistics, found = read_statistics(path)
+        _check_provenance(path, found, provenance)
+        return statistics, path
+    load = functools.partial(evaluation_image, config=split.config)
+    images = _load_batches(split.examples, load, batch_size, workers, network)
+    statistics = statistics_of_tensors(images, network, len(split.examples), "real images")
+    provenance |= {"weights_source": network.provenance.source, "weights_random": network.provenance.random}
+    try:
+        write_statistics(path, statistics, provenance)
+    except OSError as error:
+        print(f"warning: cannot keep the real images' statistics in {path} ({error.strerror}): computed each time")
+    return statistics, path
+
+
+def _check_provenance(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for field, value in expected.items():
+        if found.get(field) != value:
+            setting = f" ({_SETTING[field]})" if field in _SETTING else ""
+            raise UserError(
+                f"{path} was made with {field} = {found.get(field, 'unknown')}, but now {field}{setting} is {value}: "
+                "delete the file, or compute it again with --recompute"
+            )
+
+
+def read_statistics(path: str | Path) -> tuple[Statistics, dict[str, Any]]:
+    """Statistics and provenance (empty if unknown) of an ``.npz`` written here or by pytorch-fid.
+
+    Raises:
+        UserError: no such file, or not one of these.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            count = int(arrays["count"]) if "count" in arrays else None
+            provenance = json.loads(str(arrays["provenance"])) if "provenance" in arrays else {}
+            if not isinstance(provenance, dict):
+                raise ValueError("its provenance is no JSON object")
+            return Statistics(arrays["mu"], arrays["sigma"], count), provenance
+    except FileNotFoundError:
+        raise UserError(f"no statistics file at {path}") from None
+    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).strip("'\"").splitlines()[:1]
+        raise UserError(
+            f"{path} is no file of FID statistics with mu [D] and sigma [D, D] ({''.join(reason)[:120]})"
+        ) from None
+
+
+def write_statistics(path: str | Path, statistics: Statistics, provenance: dict[str, Any]) -> None:
+    """Write the ``.npz`` whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    arrays = {"mu": statistics.mean, "sigma": statistics.covariance, "provenance": np.array(json.dumps(provenance))}
+    if statistics.count is not None:
+        arrays["count"] = np.array(statistics.count)
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_file(path: Path) -> Tensor:
+    return to_tensor(load_image(path))
+
+
+class _Resized(Dataset):
+    """Items loaded and brought to the networks' size one by one, so that neither mixed sizes nor the batch matter.
+
+    An unreadable image is handed over as its error: a loader's worker would wrap it in a traceback.
+    """
+
+    def __init__(self, items: Sequence[Any], load: Callable[[Any], Tensor]):
+        self.items, self.load = items, load
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Tensor | UserError:
+        try:
+            return resize(self.load(self.items[index])[None])[0]
+        except UserError as error:
+            return error
+
+
+def _stack(images: list[Tensor | UserError]) -> Tensor | UserError:
+    errors = [image for image in images if isinstance(image, UserError)]
+    return errors[0] if errors else torch.stack(images)
+
+
+def _load_batches(
+    items: Sequence[Any], load: Callable[[Any], Tensor], batch_size: int, workers: int, network: nn.Module
+) -> Iterator[Tensor]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers, cores, len(items) // batch_size)  # none for less than a batch: starting one takes longer
+    loader = DataLoader(
+        _Resized(items, load),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_stack,
+        pin_memory=_device_of(network).type == "cuda",
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _outputs(images: Iterable[Tensor], network: nn.Module, total: int | None, label: str) -> Iterator[Tensor]:
+    device = _device_of(network)
+    with tqdm(total=total, desc=label, unit="img", disable=not label, leave=False) as bar:
+        for batch in images:
+            yield network(batch.to(device, non_blocking=True))
+            bar.update(len(batch))
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

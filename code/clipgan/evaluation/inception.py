@@ -1,0 +1,342 @@
+"""The two Inception networks of the scores, where their weights come from, and what range they expect.
+
+Both take images in [−1, 1], the range that the whole package uses and that both were trained with, at any size, and
+look at them at 299 × 299 pixels.
+
+* FID: the network of Heusel et al. 2017 as pytorch-fid ported it from TensorFlow. It is torchvision's Inception v3 but
+  for its pooling branches and its 1008 classes; its published weights load unchanged.
+* Inception Score: torchvision's Inception v3, trained on ImageNet or fine-tuned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.inception import (
+    BasicConv2d,
+    Inception3,
+    InceptionA,
+    InceptionAux,
+    InceptionB,
+    InceptionC,
+    InceptionD,
+    InceptionE,
+)
+
+from clipgan.errors import UserError
+
+SIDE = 299  # pixels, of both networks' input
+FID_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+SCORE_URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
+FEATURE_DIMS = (64, 192, 768, 2048)
+RESIZE = f"bilinear to {SIDE} px, align_corners=False, no antialiasing"
+RANDOM_SEED = 0  # of random weights: fixed, so that two runs can be compared
+
+# The layers up to each width of FEATURE_DIMS; a global average pool follows the last one wanted.
+_STAGES = (
+    ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"),
+    ("Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
+    ("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
+    ("Mixed_7a", "Mixed_7b", "Mixed_7c"),
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a network's weights come from: an address, a file, or chance."""
+
+    source: str
+    sha256: str  # of the weights file; of the drawn tensors where they are random
+    random: bool = False
+
+    @property
+    def notice(self) -> str:
+        """What every report of a score must say, empty for trained weights."""
+        if not self.random:
+            return ""
+        return "random Inception weights: this score compares only with itself, not with published ones"
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+class FidNetwork(nn.Module):
+    """Inception features of the FID: [B, 3, H, W] in [−1, 1] → [B, dims] float32."""
+
+    def __init__(self, inception: Inception3, dims: int, provenance: Provenance):
+        super().__init__()
+        if dims not in FEATURE_DIMS:
+            raise UserError(f"--dims must be one of {', '.join(map(str, FEATURE_DIMS))}, not {dims}")
+        self.dims, self.provenance = dims, provenance
+        stages = _STAGES[: FEATURE_DIMS.index(dims) + 1]
+        self.layers = nn.Sequential(*(getattr(inception, name) for stage in stages for name in stage))
+        _prepare_for_inference(self)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        with _full_precision(images.device):
+            return self.layers(resize(images)).mean(dim=(2, 3))
+
+
+class ScoreNetwork(nn.Module):
+    """Class probabilities of the Inception Score: [B, 3, H, W] in [−1, 1] → [B, classes] float64."""
+
+    def __init__(self, inception: Inception3, provenance: Provenance):
+        super().__init__()
+        self.provenance = provenance
+        self.classes = inception.fc.out_features
+        self.inception = inception
+        _prepare_for_inference(self)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        # torchvision's ImageNet normalisation, undone by the network's own `transform_input`, comes to [−1, 1].
+        with _full_precision(images.device):
+            return self.inception(resize(images)).double().softmax(dim=1)
+
+
+def load_fid_network(weights: str = "published", dims: int = 2048, device: torch.device | str = "cpu") -> FidNetwork:
+    """The FID network with ``weights``: ``published`` (downloaded once), ``random``, or the path of a file.
+
+    Raises:
+        UserError: no such file, a file that is not this network's, no connection, or a width it does not have.
+    """
+    state, provenance = _read_weights(weights, FID_URL, fid_inception)
+    inception = _load(fid_inception, state, provenance, "the FID Inception network")
+    return FidNetwork(inception, dims, provenance).to(device)
+
+
+def load_score_network(weights: str = "published", device: torch.device | str = "cpu") -> ScoreNetwork:
+    """The Inception Score's network, as :func:`load_fid_network`; a file may have any number of classes."""
+    state, provenance = _read_weights(weights, SCORE_URL, score_inception)
+    # The auxiliary classifier is for training only.
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("AuxLogits.")}
+    classes = len(state["fc.bias"]) if isinstance(state.get("fc.bias"), Tensor) else 1000
+    inception = _load(lambda: score_inception(classes), state, provenance, "torchvision's inception_v3")
+    return ScoreNetwork(inception, provenance).to(device)
+
+
+def resize(images: Tensor) -> Tensor:
+    """[B, 3, H, W] → [B, 3, 299, 299], channels last (which the CPU convolves twice as fast)."""
+    if images.shape[-2:] != (SIDE, SIDE):
+        images = F.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _average(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+
+
+def _chain(x: Tensor, *layers: nn.Module) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+class _FidA(InceptionA):
+    """TensorFlow's average pool leaves the padding out of the count; torchvision's blocks count it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = [
+            self.branch1x1(x),
+            _chain(x, self.branch5x5_1, self.branch5x5_2),
+            _chain(x, self.branch3x3dbl_1, self.branch3x3dbl_2, self.branch3x3dbl_3),
+            self.branch_pool(_average(x)),
+        ]
+        return torch.cat(branches, dim=1)
+
+
+class _FidC(InceptionC):
+    """As :class:`_FidA`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        double = (self.branch7x7dbl_1, self.branch7x7dbl_2, self.branch7x7dbl_3)
+        branches = [
+            self.branch1x1(x),
+            _chain(x, self.branch7x7_1, self.branch7x7_2, self.branch7x7_3),
+            _chain(x, *double, self.branch7x7dbl_4, self.branch7x7dbl_5),
+            self.branch_pool(_average(x)),
+        ]
+        return torch.cat(branches, dim=1)
+
+
+class _FidE(InceptionE):
+    """As :class:`_FidA`; the network's last block takes the maximum instead (an oddity of the original's weights)."""
+
+    take_maximum = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = F.max_pool2d(x, kernel_size=3, stride=1, padding=1) if self.take_maximum else _average(x)
+        single = self.branch3x3_1(x)
+        double = _chain(x, self.branch3x3dbl_1, self.branch3x3dbl_2)
+        branches = [
+            self.branch1x1(x),
+            self.branch3x3_2a(single),
+            self.branch3x3_2b(single),
+            self.branch3x3dbl_3a(double),
+            self.branch3x3dbl_3b(double),
+            self.branch_pool(pooled),
+        ]
+        return torch.cat(branches, dim=1)
+
+
+def fid_inception() -> Inception3:
+    """The whole FID network; its state dict has the names and shapes of the published file."""
+    blocks = [BasicConv2d, _FidA, InceptionB, _FidC, InceptionD, _FidE, InceptionAux]
+    inception = Inception3(num_classes=1008, aux_logits=False, init_weights=False, inception_blocks=blocks)
+    inception.Mixed_7c.take_maximum = True
+    return inception
+
+
+def score_inception(classes: int = 1000) -> Inception3:
+    """torchvision's network without the auxiliary classifier."""
+    return Inception3(num_classes=classes, aux_logits=False, init_weights=False)
+
+
+def random_state_dict(inception: Inception3, seed: int = RANDOM_SEED) -> tuple[dict[str, Tensor], str]:
+    """Seeded random weights whose features tell images apart, and the sha256 of the tensors drawn.
+
+    He-normal convolutions alone map all images close together, and the features of their last layer differ by little.
+    So batch normalisation takes the statistics of a few random pictures, and the last layer is shifted and scaled
+    until its logits there have mean 0 and standard deviation 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    inception = copy.deepcopy(inception).to(memory_format=torch.channels_last).train()
+    digest = hashlib.sha256(b"He normal, calibrated on _random_pictures, 1")  # the recipe: change it with the code
+    for layer in inception.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            fan_in = layer.weight[0].numel()
+            weight = torch.empty(layer.weight.shape).normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+            layer.weight.data.copy_(weight)
+            digest.update(weight.numpy().tobytes())
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    inception.fc.bias.data.zero_()
+    inception.dropout.p = 0.0
+    with torch.no_grad():
+        logits = inception(resize(_random_pictures(16, generator)))
+        scale = 1 / logits.std(dim=0).clamp(min=1e-6)
+        inception.fc.weight.mul_(scale[:, None])
+        inception.fc.bias.copy_(-logits.mean(dim=0) * scale)
+    return {name: tensor.contiguous() for name, tensor in inception.state_dict().items()}, digest.hexdigest()
+
+
+def _random_pictures(count: int, generator: torch.Generator) -> Tensor:
+    """[count, 3, 299, 299] in (−1, 1): noise of all octaves, each picture with its own share of them.
+
+    Every other one is made of blocks. With less variety the networks would be blind outside their kind of picture:
+    drawings or noise would saturate them.
+    """
+    pictures = torch.zeros(count, 3, SIDE, SIDE)
+    for side in (1, 3, 6, 12, 24, 48, 96, 192):
+        share = torch.rand(count, 1, 1, 1, generator=generator) ** 2
+        noise = share * torch.randn(count, 3, side, side, generator=generator)
+        pictures[::2] += F.interpolate(noise[::2], size=SIDE, mode="bilinear", align_corners=False)
+        pictures[1::2] += F.interpolate(noise[1::2], size=SIDE, mode="nearest")
+    return pictures.tanh()
+
+
+def _read_weights(weights: str, url: str, build: Callable[[], Inception3]) -> tuple[dict[str, Tensor], Provenance]:
+    if weights == "random":
+        state, digest = random_state_dict(build())
+        return state, Provenance(f"random (seed {RANDOM_SEED})", digest, random=True)
+    if weights == "published":
+        path, source = _download(url), url
+    else:
+        path, source = Path(weights), str(weights)
+        if not path.is_file():
+            raise UserError(f"no weights file at {path}: --weights takes published, random, or the path of a file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[:1]
+        raise UserError(f"{path} cannot be read as a file of weights ({''.join(reason)[:120]})") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__}, not a state dict of weights")
+    return state, Provenance(source, _sha256(path))
+
+
+def _download(url: str) -> Path:
+    """The published file in torch's cache, downloaded on first use, its hash checked in any case."""
+    name = url.rpartition("/")[2]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.is_file():
+        try:
+            torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+        except (OSError, RuntimeError, HTTPException) as error:
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise UserError(
+                f"cannot download {url} ({reason}): put the file at {path}, give it by --weights FILE, "
+                "or try things out with --weights random"
+            ) from None
+    expected = path.stem.rpartition("-")[2]
+    if not _sha256(path).startswith(expected):
+        raise UserError(f"{path} is damaged (its sha256 should begin with {expected}): delete it to download it again")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _load(build: Callable[[], Inception3], state: dict[str, Tensor], provenance: Provenance, name: str) -> Inception3:
+    with torch.device("meta"):  # the first values would be thrown away
+        inception = build()
+    try:
+        inception.load_state_dict(state, assign=True)
+    except RuntimeError:
+        raise UserError(
+            f"{provenance.source} does not fit {name}: {_first_difference(inception.state_dict(), state)}"
+        ) from None
+    return inception.float()
+
+
+def _first_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    for key, tensor in expected.items():
+        if key.endswith(".num_batches_tracked"):  # files of old versions lack it, and nothing needs it
+            continue
+        if key not in found:
+            return f"it has no {key}"
+        shape = list(getattr(found[key], "shape", []))
+        if shape != list(tensor.shape):
+            return f"{key} is {shape} where {list(tensor.shape)} is needed"
+    unknown = min(found.keys() - expected.keys(), default="something", key=str)
+    return f"it has {unknown}, which the network has not"
+
+
+def _prepare_for_inference(network: nn.Module) -> None:
+    """Fold batch normalisation into the convolutions before it: the same function, twice as fast with channels last."""
+    network.eval().requires_grad_(False)
+    for layer in network.modules():
+        if isinstance(layer, BasicConv2d):
+            layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv, layer.bn), nn.Identity()
+    network.to(memory_format=torch.channels_last)
+
+
+@contextlib.contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """A score must not depend on the precision that the caller trains in: no autocast, no TF32."""
+    allowed = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = allowed

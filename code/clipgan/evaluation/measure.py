@@ -1,0 +1,127 @@
+"""R-precision of a generator, with the real images' score and chance beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from clipgan.config import Config
+from clipgan.data.examples import Example
+from clipgan.distributed import is_main
+from clipgan.evaluation.attributes import AttributeScore
+from clipgan.evaluation.encoding import EncodedCaptions, encode_captions, evaluation_loader
+from clipgan.evaluation.r_precision import RPrecision, r_precision, retrieval_hits
+from clipgan.evaluation.sampling import PngWriter, Sample, generate_samples, sample_file, sample_order
+from clipgan.networks.clip_encoder import ClipEncoder, build_encoder, load_encoder
+from clipgan.networks.generator import Generator
+
+CANDIDATES, FOLDS = 100, 10
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The encoder that decides whether an image matches its caption."""
+
+    encoder: ClipEncoder
+    name: str
+    trained_generator: bool  # whether the generator was trained on this very encoder
+
+
+def load_judges(config: Config, encoder: ClipEncoder, device: torch.device) -> list[Judge]:
+    """The fine-tuned encoder itself, as in the literature, and after it the one of ``EVAL.JUDGE`` where that is set."""
+    train, judge = config.TRAIN, config.EVAL.JUDGE
+    weights = train.CLIP_MODEL_CHECKPOINT or train.CLIP_PRETRAINED or "random weights"
+    judges = [Judge(encoder, f"{encoder.spec.name} ({weights})", True)]
+    if judge.CLIP_MODEL_CHECKPOINT:
+        other = load_encoder(judge.CLIP_MODEL_CHECKPOINT, judge.CLIP_MODEL_BASE)
+        same = Path(judge.CLIP_MODEL_CHECKPOINT).resolve() == Path(train.CLIP_MODEL_CHECKPOINT or ".").resolve()
+        judges.append(Judge(other.freeze().to(device), f"{other.spec.name} ({judge.CLIP_MODEL_CHECKPOINT})", same))
+    elif judge.CLIP_MODEL_BASE:
+        other = build_encoder(judge.CLIP_MODEL_BASE, judge.CLIP_PRETRAINED, config.TEXT.WORDS_NUM)
+        weights = judge.CLIP_PRETRAINED or "random weights"
+        judges.append(Judge(other.freeze().to(device), f"{other.spec.name} ({weights})", False))
+    return judges
+
+
+def score_samples(
+    features: torch.Tensor,
+    captions: EncodedCaptions,
+    samples: Sequence[Sample],
+    *,
+    seed: int,
+) -> RPrecision:
+    """R-precision of image features [N, E], the i-th generated for (or showing) ``samples[i]``."""
+    examples = torch.tensor([sample.example for sample in samples])
+    own = captions.row(examples, torch.tensor([sample.caption for sample in samples]))
+    hits, candidates = retrieval_hits(
+        features, captions.sentences, own, captions.classes[own], captions.classes, candidates=CANDIDATES, seed=seed
+    )
+    return r_precision(hits, candidates, FOLDS)
+
+
+@torch.no_grad()
+def evaluate_generator(
+    generator: Generator,
+    encoder: ClipEncoder,
+    judges: Sequence[Judge],
+    examples: Sequence[Example],
+    config: Config,
+    device: torch.device,
+    folder: Path,
+) -> dict:
+    """Sample up to EVAL.NUM_IMAGES images of the examples into ``folder``, and let every judge score them.
+
+    Returns:
+        The report: for each judge R-precision of the generated images, of the real ones (its ceiling) and chance; and
+        on the drawn data set the attributes that the oracle reads from both.
+    """
+    samples = sample_order(examples, config.EVAL.NUM_IMAGES)
+    oracle = AttributeScore.of(config.DATA_DIR, examples)
+    parts: list[list[torch.Tensor]] = [[] for _ in judges]
+    with PngWriter(config.WORKERS) as writer:
+        for batch, images in generate_samples(generator, encoder, examples, samples, config, device):
+            for sample, image in zip(batch, images, strict=True):
+                writer.write(sample_file(folder, examples[sample.example], sample.caption), image)
+            for features, judge in zip(parts, judges, strict=True):
+                features.append(judge.encoder.encode_image(images)[1].cpu())
+            if oracle:
+                oracle.add("generated", images, [sample.example for sample in batch])
+
+    real_parts: list[list[torch.Tensor]] = [[] for _ in judges]
+    seen = 0
+    loader = evaluation_loader(examples, encoder, config, config.EVAL.BATCH_SIZE, device)
+    for batch in tqdm(loader, desc="real images", unit="batch", leave=False, disable=not is_main()):
+        images = batch.images[-1].to(device)
+        for features, judge in zip(real_parts, judges, strict=True):
+            features.append(judge.encoder.encode_image(images)[1].cpu())
+        if oracle:
+            oracle.add("real", images, range(seen, seen + len(images)))
+        seen += len(images)
+
+    of_samples = torch.tensor([sample.example for sample in samples])
+    reports = []
+    for judge, generated, real in zip(judges, parts, real_parts, strict=True):
+        captions = encode_captions(judge.encoder, examples, device)
+        ours = score_samples(torch.cat(generated), captions, samples, seed=config.SEED)
+        ceiling = score_samples(torch.cat(real)[of_samples], captions, samples, seed=config.SEED)
+        reports.append(
+            {
+                "judge": judge.name,
+                "judge_trained_the_generator": judge.trained_generator,
+                "generated": asdict(ours),
+                "real": asdict(ceiling),
+                "chance": ours.chance,
+            }
+        )
+    return {
+        "metric": "R-precision",
+        "judges": reports,
+        "attributes": oracle.report() if oracle else None,
+        "split": "test",
+        "test_images": len(examples),
+        "seed": config.SEED,
+    }

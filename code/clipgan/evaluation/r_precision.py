@@ -1,0 +1,92 @@
+"""R-precision and retrieval: does an image find its caption among others? Pure mathematics, no files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipgan.errors import UserError
+
+
+@dataclass(frozen=True)
+class RPrecision:
+    """Share of the images that find their caption: mean and standard deviation over the folds."""
+
+    mean: float
+    std: float
+    images: int
+    candidates: int  # captions that an image chooses from, its own included
+    folds: int
+
+    @property
+    def chance(self) -> float:
+        return 1 / self.candidates
+
+
+def retrieval_hits(
+    queries: Tensor,
+    targets: Tensor,
+    own: Tensor,
+    query_classes: Tensor,
+    target_classes: Tensor,
+    *,
+    candidates: int = 100,
+    seed: int = 0,
+) -> tuple[Tensor, int]:
+    """For every query, whether its own target is nearer by cosine than each of others of other classes.
+
+    The others are drawn without replacement, for each query from a generator seeded with ``seed`` and the query's
+    place; so the result depends neither on batches nor on processes. A tie is a miss: an encoder that maps
+    everything to one point scores 0, not 1.
+
+    Args:
+        queries: [N, E]; targets: [M, E], each encoded once, however often it is drawn.
+        own: int64 [N], the row of ``targets`` that belongs to each query.
+        query_classes: int64 [N]; target_classes: int64 [M].
+        candidates: targets that a query chooses from, its own included; fewer where other classes have fewer.
+
+    Returns:
+        hits bool [N], and the number of candidates that there were.
+
+    Raises:
+        UserError: a query has no target of another class.
+    """
+    queries, targets = F.normalize(queries.double(), dim=-1), F.normalize(targets.double(), dim=-1)
+    classes = target_classes.cpu().numpy()
+    pools = {int(c): np.flatnonzero(classes != int(c)) for c in query_classes.unique().tolist()}
+    others = min(candidates - 1, min(len(pool) for pool in pools.values()))
+    if others < 1:
+        raise UserError("R-precision needs captions of at least two classes in the split")
+    hits = []
+    for start in range(0, len(queries), 1024):
+        rows = range(start, min(start + 1024, len(queries)))
+        drawn = np.stack(
+            [
+                np.random.default_rng((seed, row)).choice(pools[int(query_classes[row])], others, replace=False)
+                for row in rows
+            ]
+        )
+        chunk = queries[rows.start : rows.stop]                                      # [n, E]
+        scores = chunk @ targets.T                                                   # [n, M]
+        own_score = scores.gather(1, own[rows.start : rows.stop, None])              # [n, 1]
+        other_scores = scores.gather(1, torch.from_numpy(drawn).to(scores.device))   # [n, others]
+        hits.append((own_score > other_scores).all(dim=1))
+    return torch.cat(hits), others + 1
+
+
+def r_precision(hits: Tensor, candidates: int, folds: int = 10) -> RPrecision:
+    """Mean and standard deviation over ``folds`` parts that lose no image (Xu et al. 2018, §4.1, protocol of R = 1).
+
+    Args:
+        hits: bool [N] of :func:`retrieval_hits`.
+        candidates: the number that it returned.
+        folds: parts; fewer where there are fewer images.
+    """
+    values = hits.double().cpu().numpy()
+    parts = np.array_split(values, min(folds, len(values)))
+    means = np.array([part.mean() for part in parts])
+    return RPrecision(float(values.mean()), float(means.std()), len(values), candidates, len(parts))

@@ -1,0 +1,137 @@
+"""From a generator and captions to PNG files, and to R-precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from clipgan.config import Config
+from clipgan.data.examples import Example
+from clipgan.data.images import to_uint8
+from clipgan.distributed import is_main
+from clipgan.networks.clip_encoder import ClipEncoder
+from clipgan.networks.generator import Generator, GeneratorOutput
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image to generate: caption ``caption`` of example ``example``, at ``place`` in the order of sampling."""
+
+    place: int
+    example: int
+    caption: int
+
+
+def sample_order(examples: Sequence[Example], count: int) -> list[Sample]:
+    """All examples × caption 0, then × caption 1, … until ``count`` images or until there are no more captions."""
+    order: list[Sample] = []
+    for caption in range(max(len(example.captions) for example in examples)):
+        for index, example in enumerate(examples):
+            if len(order) == count:
+                return order
+            if caption < len(example.captions):
+                order.append(Sample(len(order), index, caption))
+    return order
+
+
+def spread(examples: Sequence[Example], count: int) -> list[Example]:
+    """At most ``count`` examples at even distances, so that all classes of an ordered split are seen."""
+    if len(examples) <= count:
+        return list(examples)
+    return [examples[i] for i in np.linspace(0, len(examples) - 1, count).round().astype(int)]
+
+
+def noise_of(seed: int, places: Sequence[int], width: int) -> Tensor:
+    """Standard normal noise [len(places), width] that depends on the seed and on each image's place, nothing else."""
+    rows = [np.random.default_rng((seed, place)).standard_normal(width, dtype=np.float32) for place in places]
+    return torch.from_numpy(np.stack(rows))
+
+
+@torch.no_grad()
+def generate(
+    generator: Generator,
+    encoder: ClipEncoder,
+    captions: Sequence[str],
+    places: Sequence[int],
+    config: Config,
+    device: torch.device,
+) -> GeneratorOutput:
+    """Draw the captions; the noise of each is that of its place."""
+    tokens = encoder.tokenize(list(captions)).to(device)
+    words, word_mask, sentence = encoder.encode_text(tokens)
+    both = noise_of(config.SEED, places, config.GAN.Z_DIM + config.GAN.CONDITION_DIM).to(device)
+    noise, condition_noise = both.split([config.GAN.Z_DIM, config.GAN.CONDITION_DIM], dim=1)
+    return generator(noise, condition_noise, sentence, words, word_mask)
+
+
+def generate_samples(
+    generator: Generator,
+    encoder: ClipEncoder,
+    examples: Sequence[Example],
+    samples: Sequence[Sample],
+    config: Config,
+    device: torch.device,
+) -> Iterator[tuple[Sequence[Sample], Tensor]]:
+    """Batches of samples with their largest images [B, 3, S, S] in [−1, 1], rounded to the 8 bits of a PNG."""
+    size = config.EVAL.BATCH_SIZE
+    batches = [samples[i : i + size] for i in range(0, len(samples), size)]
+    for batch in tqdm(batches, desc="sampling", unit="batch", leave=False, disable=not is_main()):
+        captions = [examples[sample.example].captions[sample.caption] for sample in batch]
+        places = [sample.place for sample in batch]
+        images = generate(generator, encoder, captions, places, config, device).images[-1]
+        yield batch, to_uint8(images).float() / 127.5 - 1
+
+
+def sample_folder(net_g: str | Path) -> Path:
+    """Where the images of a generator's snapshot are written: ``<NET_G without .pth>/valid/single``."""
+    return Path(net_g).with_suffix("") / "valid" / "single"
+
+
+def sample_file(folder: Path, example: Example, caption: int) -> Path:
+    return folder / f"{example.key}_{caption}.png"
+
+
+class PngWriter:
+    """Writes images in the background, each one whole or not at all."""
+
+    def __init__(self, threads: int):
+        self._pool = ThreadPoolExecutor(max(1, threads))
+        self._pending: list = []
+
+    def write(self, path: Path, image: Tensor) -> None:
+        """Queue one image [3, S, S] in [−1, 1]."""
+        pixels = to_uint8(image).cpu().permute(1, 2, 0).contiguous().numpy()
+        self._pending.append(self._pool.submit(_write_png, path, pixels))
+        if len(self._pending) > 256:
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when everything is on the disk; raises what went wrong."""
+        for future in self._pending:
+            future.result()
+        self._pending = []
+
+    def __enter__(self) -> PngWriter:
+        return self
+
+    def __exit__(self, *error) -> None:
+        try:
+            if error[0] is None:
+                self.wait()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    Image.fromarray(pixels).save(temporary, format="PNG", compress_level=3)
+    temporary.replace(path)

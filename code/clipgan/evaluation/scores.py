@@ -1,0 +1,219 @@
+"""FID and Inception Score of a run's images or of any folder: what is compared, what is refused, what is reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipgan.config import Config
+from clipgan.errors import UserError
+from clipgan.evaluation.features import (
+    IMAGE_SUFFIXES,
+    Split,
+    list_images,
+    probabilities_of_files,
+    read_statistics,
+    statistics_of_files,
+    statistics_of_split,
+)
+from clipgan.evaluation.frechet import Statistics, frechet_distance
+from clipgan.evaluation.inception import RESIZE, FidNetwork, Provenance, load_fid_network, load_score_network
+from clipgan.evaluation.inception_score import inception_score
+from clipgan.evaluation.sampling import sample_folder, sample_order
+from clipgan.runtime import versions
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How features are computed: the flags that both scripts share."""
+
+    device: torch.device
+    weights: str = "published"  # published | random | FILE
+    batch_size: int = 32
+    workers: int = 4
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.workers < 0:
+            raise UserError(
+                f"--batch_size must be at least 1 and --workers at least 0, not {self.batch_size} and {self.workers}"
+            )
+
+
+def generated_images(config: Config, how_to: str) -> tuple[Path, list[Path]]:
+    """The folder of the images that ``TRAIN.NET_G`` generated, and its files.
+
+    Args:
+        how_to: the command that generates them, for the message.
+
+    Raises:
+        UserError: no generator is named, or it has generated nothing yet.
+    """
+    if not config.TRAIN.NET_G:
+        raise UserError("TRAIN.NET_G is empty: name the generator whose images to score, by --NET_G or in the config")
+    folder = sample_folder(config.TRAIN.NET_G)
+    files = list_images(folder) if folder.is_dir() else []
+    if not files:
+        raise UserError(f"no generated images in {folder}: make them with `{how_to}`")
+    return folder, files
+
+
+def fid_of_run(
+    config: Config, generated: str | Path | None, settings: Settings, dims: int, how_to: str, recompute: bool = False
+) -> dict[str, Any]:
+    """FID of generated images against the config's test split; returns the report.
+
+    ``generated`` is a folder or an ``.npz``; None means the images of the config's ``TRAIN.NET_G``.
+
+    Raises:
+        UserError: no images, too few, unreadable ones, or cached statistics of something else.
+    """
+    ours = _Side(*generated_images(config, how_to)) if generated is None else _Side.of(generated)
+    split = Split.of(config)
+    data_dir = Path(config.DATA_DIR)
+    _require_enough((ours.path, ours.count), (data_dir, len(split.examples)))
+
+    network = load_fid_network(settings.weights, dims, settings.device)
+    real, cache = statistics_of_split(split, network, data_dir, settings.batch_size, settings.workers, recompute)
+    report = _fid_report((ours.path, ours.statistics(network, settings)), (data_dir, real), network.provenance)
+    report["real"] |= split.describe() | {"statistics": str(cache)}
+    if generated is None:
+        report |= {"generator": config.TRAIN.NET_G, "seed": config.SEED}
+        expected = len(sample_order(split.examples, config.EVAL.NUM_IMAGES))
+        if report["generated"]["count"] != expected:
+            report["warnings"].append(f"this config generates {expected} images, not the {ours.count} in {ours.path}")
+    return report
+
+
+def fid_of_paths(first: str | Path, second: str | Path, settings: Settings, dims: int) -> dict[str, Any]:
+    """FID between two folders of images or ``.npz`` files of statistics; returns the report.
+
+    Raises:
+        UserError: as :func:`fid_of_run`, or statistics of another network.
+    """
+    ours, real = _Side.of(first), _Side.of(second)
+    _require_enough((ours.path, ours.count), (real.path, real.count))
+    network = None
+    if ours.files is not None or real.files is not None:
+        network = load_fid_network(settings.weights, dims, settings.device)
+    a, b = ours.statistics(network, settings), real.statistics(network, settings)
+    if a.dims != b.dims:
+        raise UserError(f"{ours.path} has features of {a.dims} dimensions, {real.path} of {b.dims}: see --dims")
+    if ours.weights and real.weights and ours.weights.sha256 != real.weights.sha256:
+        raise UserError(f"{ours.path} and {real.path} were made with different Inception weights")
+    provenance = network.provenance if network else ours.weights or real.weights or Provenance("unknown", "")
+    return _fid_report((ours.path, a), (real.path, b), provenance)
+
+
+def inception_score_of_files(
+    folder: Path, files: list[Path], settings: Settings, splits: int, seed: int
+) -> dict[str, Any]:
+    """Inception Score of image files; returns the report.
+
+    Raises:
+        UserError: fewer images than splits, or unreadable ones.
+    """
+    if splits < 1:
+        raise UserError(f"--splits must be at least 1, not {splits}")
+    if len(files) < splits:
+        raise UserError(f"{folder} holds {len(files)} images, fewer than --splits {splits}")
+    network = load_score_network(settings.weights, settings.device)
+    probabilities = probabilities_of_files(files, network, settings.batch_size, settings.workers)
+    score = inception_score(probabilities, splits, shuffle_seed=seed)
+    return {
+        "metric": "Inception Score",
+        "mean": score.mean,
+        "std": score.std,
+        "notice": network.provenance.notice,
+        "protocol": f"{splits} splits of the images in seeded random order, {RESIZE}",
+        "images": {"path": str(folder), "count": len(files)},
+        "splits": splits,
+        "classes": network.classes,
+        "weights": network.provenance.as_dict(),
+        "seed": seed,
+        "warnings": [],
+        "versions": versions(),
+    }
+
+
+def require_images(folder: str | Path) -> list[Path]:
+    """The image files below a folder that the user named.
+
+    Raises:
+        UserError: no such folder, or no image in it.
+    """
+    files = list_images(folder)
+    if not files:
+        raise UserError(f"no images in {folder} or below it: expected {', '.join(IMAGE_SUFFIXES)}")
+    return files
+
+
+class _Side:
+    """One of the two things compared: image files, or an ``.npz`` of statistics (then ``files`` is None)."""
+
+    def __init__(self, path: Path, files: list[Path] | None):
+        self.path, self.files = path, files
+        self.weights: Provenance | None = None  # of the network that an .npz was made with, where it says so
+        self._read: Statistics | None = None
+        if files is None:
+            self._read, found = read_statistics(path)
+            if found.get("weights"):
+                random = bool(found.get("weights_random"))
+                self.weights = Provenance(str(found.get("weights_source")), str(found["weights"]), random)
+
+    @staticmethod
+    def of(path: str | Path) -> _Side:
+        path = Path(path)
+        return _Side(path, None if path.suffix == ".npz" else require_images(path))
+
+    @property
+    def count(self) -> int | None:
+        return self._read.count if self._read else len(self.files or [])
+
+    def statistics(self, network: FidNetwork | None, settings: Settings) -> Statistics:
+        if self._read is None:
+            assert network is not None
+            return statistics_of_files(self.files or [], network, settings.batch_size, settings.workers)
+        if network and self._read.dims != network.dims:
+            raise UserError(f"{self.path} has features of {self._read.dims} dimensions: give --dims {self._read.dims}")
+        if network and self.weights and self.weights.sha256 != network.provenance.sha256:
+            raise UserError(
+                f"{self.path} was made with other Inception weights ({self.weights.source}) "
+                f"than these ({network.provenance.source}): see --weights"
+            )
+        return self._read
+
+
+def _require_enough(*sides: tuple[Path, int | None]) -> None:
+    if any(count is not None and count < 2 for _, count in sides):
+        counts = ", ".join(f"{path} has {count}" for path, count in sides)
+        raise UserError(f"FID needs at least 2 images on each side: {counts}")
+
+
+def _fid_report(
+    generated: tuple[Path, Statistics], real: tuple[Path, Statistics], provenance: Provenance
+) -> dict[str, Any]:
+    warnings = [
+        f"{statistics.count} images in {path} leave a covariance of {statistics.dims} dimensions without full rank: "
+        "the distance is exact for these images, but biased as an estimate for more of their kind"
+        for path, statistics in (generated, real)
+        if statistics.count is not None and statistics.count <= statistics.dims
+    ]
+    try:
+        value = frechet_distance(generated[1], real[1])
+    except ValueError as error:
+        raise UserError(f"{generated[0]} against {real[0]}: {error}") from None
+    return {
+        "metric": "FID",
+        "value": value,
+        "notice": provenance.notice,
+        "protocol": f"Fréchet distance of the Inception features that pytorch-fid uses, {RESIZE}",
+        "generated": {"path": str(generated[0]), "count": generated[1].count},
+        "real": {"path": str(real[0]), "count": real[1].count},
+        "dims": generated[1].dims,
+        "weights": provenance.as_dict(),
+        "warnings": warnings,
+        "versions": versions(),
+    }
