@@ -1,0 +1,119 @@
+"""Train the GAN, or evaluate it: python main.py --cfg cfg/clip_bird_DMGAN.yml --gpu 0
+
+``TRAIN.FLAG: True`` trains. ``False`` evaluates ``TRAIN.NET_G``: with ``B_VALIDATION: True`` it samples the test split
+and measures R-precision, with ``False`` it draws the captions that ``<DATA_DIR>/example_filenames.txt`` lists.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
+
+import torch
+
+from clipgan import runtime
+from clipgan.config import Config, require_generator_size
+from clipgan.data.examples import read_example_captions
+from clipgan.data.from_config import read_split, training_set
+from clipgan.errors import UserError
+from clipgan.evaluation.examples_sheet import draw_examples
+from clipgan.evaluation.measure import evaluate_generator, load_judges
+from clipgan.evaluation.monitor import Monitor, SnapshotGrid
+from clipgan.evaluation.sampling import sample_folder
+from clipgan.networks.clip_encoder import ClipEncoder, build_encoder, load_encoder
+from clipgan.networks.snapshots import load_generator
+from clipgan.runtime import RunFolder
+from clipgan.training.gan_loop import Gan, train_gan
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config, such as cfg/clip_bird_DMGAN.yml")
+    runtime.add_common_flags(parser)
+    config = runtime.config_from_flags(parser.parse_args(argv))
+    require_generator_size(config)
+    device = runtime.choose_device(config.GPU_ID, config.CUDA)
+    runtime.seed_everything(config.SEED)
+
+    if not config.TRAIN.FLAG and not config.TRAIN.NET_G:
+        raise UserError("TRAIN.NET_G is empty: name the generator's snapshot to evaluate, by --NET_G or in the config")
+    encoder = _encoder(config).to(device)
+    runtime.require_embedding_dim(config, encoder.word_dim)
+    if config.TRAIN.FLAG:
+        _train(config, encoder, device)
+    else:
+        arguments = config.generator_arguments(encoder.word_dim, encoder.sentence_dim)
+        generator = load_generator(config.TRAIN.NET_G, arguments).requires_grad_(False).eval().to(device)
+        evaluate = _validate if config.B_VALIDATION else _draw_own_captions
+        evaluate(config, generator, encoder, device)
+
+
+def _encoder(config: Config) -> ClipEncoder:
+    train = config.TRAIN
+    if train.CLIP_MODEL_CHECKPOINT:
+        encoder = load_encoder(train.CLIP_MODEL_CHECKPOINT, train.CLIP_MODEL_BASE, config.TEXT.WORDS_NUM)
+    else:
+        print("TRAIN.CLIP_MODEL_CHECKPOINT is empty: the encoder was not fine-tuned, its region projection is random")
+        encoder = build_encoder(train.CLIP_MODEL_BASE, train.CLIP_PRETRAINED, config.TEXT.WORDS_NUM)
+    return encoder.freeze()
+
+
+def _train(config: Config, encoder: ClipEncoder, device: torch.device) -> None:
+    examples = {split: read_split(config, split) for split in ("train", "test")}
+    dataset = training_set(config, examples["train"], config.image_sizes, encoder.tokenize)
+    gan = Gan.build(config, encoder)
+    if config.TRAIN.NET_G:
+        gan.load(config)
+    gan.generator.to(device)
+    gan.discriminators.to(device)
+    monitor = Monitor(examples, encoder, config, device)
+    folder = RunFolder.create(config)
+    sizes = "/".join(str(size) for size in config.image_sizes)
+    count, batch = len(examples["train"]), config.TRAIN.BATCH_SIZE
+    print(f"{count} training images from {config.DATA_DIR}, sizes {sizes} px, batch {batch}")
+    print(f"{encoder.spec.name} on {device}, {config.TRAIN.PRECISION}, writing to {folder.root}")
+    draw = SnapshotGrid(examples["test"], encoder, config, device, folder)
+    last = train_gan(config, gan, encoder, dataset, device, folder, measure=monitor, draw=draw)
+    folder.finish()
+    print(f"the last generator is {last}, the curves are in {folder.curves}")
+
+
+def _validate(config: Config, generator: torch.nn.Module, encoder: ClipEncoder, device: torch.device) -> None:
+    examples = read_split(config, "test")
+    judges = load_judges(config, encoder, device)
+    folder = sample_folder(config.TRAIN.NET_G)
+    report = evaluate_generator(generator, encoder, judges, examples, config, device, folder)
+    report |= {"generator": config.TRAIN.NET_G, "versions": runtime.versions()}
+    path = folder.parent / "r_precision.json"
+    runtime.write_json(path, report)
+    print(f"{report['judges'][0]['generated']['images']} images in {folder}")
+    for score in report["judges"]:
+        ours, real = score["generated"], score["real"]
+        flattered = " (it also trained the generator, which flatters the score)"
+        print(f"judge {score['judge']}{flattered if score['judge_trained_the_generator'] else ''}")
+        score_line = f"{ours['mean']:.4f} ± {ours['std']:.4f} over {ours['folds']} folds"
+        print(f"  R-precision among {ours['candidates']}: {score_line}")
+        print(f"  real images: {real['mean']:.4f} ± {real['std']:.4f}; chance: {score['chance']:.4f}")
+    if report["attributes"]:
+        values = report["attributes"]
+        print(
+            f"attributes that the oracle reads: {values['generated']['mean']:.4f} right; "
+            f"real images: {values['real']['mean']:.4f}; chance: {values['chance']:.4f}"
+        )
+    print(f"written to {path}")
+
+
+def _draw_own_captions(config: Config, generator: torch.nn.Module, encoder: ClipEncoder, device: torch.device) -> None:
+    root = Path(config.TRAIN.NET_G).with_suffix("")
+    for name, captions in read_example_captions(config.DATA_DIR, raw_captions=config.TEXT.RAW_CAPTIONS):
+        folder = root / name
+        draw_examples(generator, encoder, captions, config, device, folder)
+        print(f"{len(captions)} captions of {name} drawn in {folder}")
+
+
+if __name__ == "__main__":
+    runtime.run_script(main)

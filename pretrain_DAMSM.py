@@ -1,0 +1,46 @@
+"""Fine-tune CLIP with DAMSM and contrastive losses: python pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml --gpu 0"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
+
+from clipgan import runtime
+from clipgan.data.from_config import read_split, training_set
+from clipgan.evaluation.retrieval import Validation
+from clipgan.networks.clip_encoder import build_encoder, load_encoder
+from clipgan.training.damsm_loop import pretrain
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config, such as cfg/DAMSM/bird.yml")
+    runtime.add_common_flags(parser)
+    config = runtime.config_from_flags(parser.parse_args(argv))
+    device = runtime.choose_device(config.GPU_ID, config.CUDA)
+    runtime.seed_everything(config.SEED)
+
+    train = config.TRAIN
+    if train.CLIP_MODEL_CHECKPOINT:  # go on from an encoder that was fine-tuned before
+        encoder = load_encoder(train.CLIP_MODEL_CHECKPOINT, train.CLIP_MODEL_BASE, config.TEXT.WORDS_NUM)
+    else:
+        encoder = build_encoder(train.CLIP_MODEL_BASE, train.CLIP_PRETRAINED, config.TEXT.WORDS_NUM)
+    runtime.require_embedding_dim(config, encoder.word_dim)
+
+    examples = {split: read_split(config, split) for split in ("train", "test")}
+    dataset = training_set(config, examples["train"], [config.image_size], encoder.tokenize)
+    folder = runtime.RunFolder.create(config)
+    print(f"{len(examples['train'])} training and {len(examples['test'])} test images from {config.DATA_DIR}")
+    print(f"{encoder.spec.name} on {device}, images of {config.image_size} px, writing to {folder.root}")
+    validate = Validation(examples["test"], config, device, folder)
+    best = pretrain(config, encoder.to(device), dataset, device, folder, validate)
+    folder.finish()
+    print(f"the best encoder is {best}, the curves are in {folder.curves}")
+
+
+if __name__ == "__main__":
+    runtime.run_script(main)
