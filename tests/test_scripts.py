@@ -68,11 +68,11 @@ class Project:
         arguments += ["--gpu", "-1", "--data_dir", str(self.data), *flags, "--set", *self.tiny, *settings]
         self._script(name).main(arguments)
 
-    def pretrain(self) -> None:
+    def pretrain(self, *settings: str) -> None:
         kind = "coco" if self.layout == "coco" else "bird"
         self.call(
             f"python pretrain_DAMSM.py --cfg cfg/DAMSM/{kind}.yml --gpu 0",
-            "TREE.BASE_SIZE=32", "TRAIN.CLIP_PRETRAINED=",
+            "TREE.BASE_SIZE=32", "TRAIN.CLIP_PRETRAINED=", *settings,
         )  # fmt: skip
 
     def train(self, *settings: str) -> None:
@@ -215,7 +215,7 @@ def test_an_unreadable_image_is_named(birds):
     broken.write_bytes(b"not a picture")
     try:
         with pytest.raises(UserError, match=broken.name):
-            birds.pretrain()
+            birds.pretrain("TRAIN.MAX_STEPS=4")  # of 6 images each: every one of the 24
     finally:
         broken.write_bytes(content)
 

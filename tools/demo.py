@@ -15,6 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 NET_G = Path("output/toy_GAN/Model/netG_best.pth")
 UNTRAINED = Path("output/toy_untrained/Model/netG_epoch_0.pth")
+REAL = Path("output/toy_real")
+FID_DIMS = "192"  # 400 images give no full covariance of 2048 features
 
 
 def run(name: str, *arguments: str) -> None:
@@ -37,7 +39,10 @@ def main() -> None:
         print(f"\n=== {text} ({time.monotonic() - started:.0f} s since the start)", flush=True)
 
     headline("1. Draw birds whose captions name their colours")
-    run("tools/make_toy_data.py", "--out", "data/toy", "--layout", "birds")
+    if (ROOT / "data/toy/attributes.json").is_file():
+        print("data/toy is there already")
+    else:
+        run("tools/make_toy_data.py", "--out", "data/toy", "--layout", "birds")
     headline("2. Fine-tune the encoder with DAMSM and contrastive losses, and an independent judge")
     run("pretrain_DAMSM.py", "--cfg", "cfg/toy/DAMSM.yml", "--gpu", "-1")
     run("pretrain_DAMSM.py", "--cfg", "cfg/toy/judge.yml", "--gpu", "-1")
@@ -46,45 +51,51 @@ def main() -> None:
     headline("4. Generate the test split's captions, colour combinations that training never saw")
     run("main.py", "--cfg", "cfg/toy/eval.yml", "--gpu", "-1")
     run("main.py", "--cfg", "cfg/toy/eval.yml", "--gpu", "-1", "--set", "B_VALIDATION=False")
-    headline("5. Score them, and an untrained generator beside them")
+    headline("5. Score them, and beside them an untrained generator and real images")
     run("main.py", "--cfg", "cfg/toy/GAN.yml", "--gpu", "-1", "--set", "TRAIN.MAX_EPOCH=0", "CONFIG_NAME=untrained")
     run("main.py", "--cfg", "cfg/toy/eval.yml", "--gpu", "-1", "--NET_G", str(UNTRAINED))
+    for split in ("train", "test"):
+        run("tools/export_images.py", "--cfg", "cfg/toy/eval.yml", "--split", split, "--count", "400", "--out",
+            str(REAL / split))  # fmt: skip
+    random, toy = ("--gpu", "-1", "--weights", "random"), ("--data", "toy")
     for net_g in (UNTRAINED, NET_G):
-        flags = ("--data", "toy", "--gpu", "-1", "--weights", "random", "--NET_G", str(net_g))
-        run("fid_score.py", *flags)
-        run("inception_score.py", *flags)
+        run("fid_score.py", *toy, *random, "--dims", FID_DIMS, "--NET_G", str(net_g))
+        run("inception_score.py", *toy, *random, "--NET_G", str(net_g))
+    fid, inception = str(REAL / "fid.json"), str(REAL / "inception_score.json")
+    run("fid_score.py", *toy, *random, "--dims", FID_DIMS, "--path1", str(REAL / "train"), "--output", fid)
+    run("inception_score.py", *random, "--path", str(REAL / "test"), "--output", inception)
     headline("6. The result")
     print_table()
     folder = NET_G.with_suffix("")
-    print(f"\npictures: output/toy_GAN/Image/grid_epoch_*.png, {folder}/text/example_captions/grid.png")
+    print(f"\npictures: output/toy_GAN/Image/, output/toy_DAMSM/Image/, {folder}/example_captions/")
+    print("curves:   output/toy_GAN/curves.png, output/toy_DAMSM/curves.png")
     print(f"scores:   {folder}/valid/*.json")
     print(f"time:     {(time.monotonic() - started) / 60:.1f} minutes")
 
 
 def print_table() -> None:
-    """What chance or the untrained generator, the trained one, and the real images score."""
+    """What chance, the untrained generator, the trained one and the real images score on the test split."""
     ours, untrained = score(NET_G, "r_precision"), score(UNTRAINED, "r_precision")
-    rows = []
+    rows: list[tuple[str, float | None, float | None, float | None, float | None]] = []
+    lines = [json.loads(line) for line in (ROOT / "output/toy_DAMSM/metrics.jsonl").read_text().splitlines()]
+    retrieval = max((line for line in lines if line["kind"] == "eval"), key=lambda line: line["r1"])
+    rows.append(("retrieval R@1 of 100, the encoder", 1 / retrieval["candidates"], None, None, retrieval["r1"]))
     for index, name in enumerate(("the training encoder", "an independent judge")):
         judge, before = ours["judges"][index], untrained["judges"][index]
-        rows.append(
-            (f"R-precision, {name}", judge["chance"], before["generated"]["mean"], judge["generated"]["mean"],
-             judge["real"]["mean"])
-        )
-    attributes = ours["attributes"]
-    rows.append(
-        ("attributes in their places (oracle)", attributes["chance"], untrained["attributes"]["generated"]["mean"],
-         attributes["generated"]["mean"], attributes["real"]["mean"])
-    )
-    fid = [score(net_g, "fid") for net_g in (UNTRAINED, NET_G)]
-    rows.append(("FID, random features *", None, fid[0]["value"], fid[1]["value"], None))
-    inception = [score(net_g, "inception_score") for net_g in (UNTRAINED, NET_G)]
-    rows.append(("Inception Score, random features *", None, inception[0]["mean"], inception[1]["mean"], None))
-    columns = ("chance", "untrained", "ours", "real images")
-    print(f"{'':36}" + "".join(f"{name:>13}" for name in columns))
+        values = (judge["chance"], before["generated"]["mean"], judge["generated"]["mean"], judge["real"]["mean"])
+        rows.append((f"R-precision, {name}", *values))
+    now, before = ours["attributes"], untrained["attributes"]
+    for key, name in (("mean", "attributes in their places (oracle)"), ("found", "birds found (oracle)")):
+        chance = now["chance"] if key == "mean" else None
+        rows.append((name, chance, before["generated"][key], now["generated"][key], now["real"][key]))
+    for name, key, title in (("fid", "value", "FID"), ("inception_score", "mean", "Inception Score")):
+        real = json.loads((ROOT / REAL / f"{name}.json").read_text())[key]
+        rows.append((f"{title}, random network *", None, score(UNTRAINED, name)[key], score(NET_G, name)[key], real))
+    print(f"{'':37}" + "".join(f"{name:>13}" for name in ("chance", "untrained", "ours", "real images")))
     for name, *values in rows:
-        print(f"{name:36}" + "".join(f"{'–' if value is None else f'{value:.3f}':>13}" for value in values))
-    print("* no pretrained Inception network is used here: these compare with each other only")
+        print(f"{name:37}" + "".join(f"{'–' if value is None else f'{value:.3f}':>13}" for value in values))
+    print("* these compare within this table only: no pretrained Inception network is used. The real images of the FID")
+    print("  are of the training split, the others of the test split, whose colour combinations training never saw.")
 
 
 if __name__ == "__main__":

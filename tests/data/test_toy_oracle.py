@@ -146,11 +146,12 @@ def test_a_smear_inside_a_sharp_outline_is_no_bird(scenes):
 
 def test_the_right_colours_in_the_wrong_parts_count_as_wrong(scenes):
     _, _, truths = scenes
+    truths = [truth for truth in truths if truth["wing"] != truth["head"]]
     moved = [truth | {"body": truth["wing"], "wing": truth["head"], "head": truth["body"]} for truth in truths]
     rng = np.random.default_rng(0)
     accuracy = attribute_accuracy(torch.stack([to_tensor(draw(truth, rng)) for truth in moved]), truths)
     assert accuracy["found"] >= 0.99
-    assert np.mean([accuracy[part] for part in COLOURED]) < 0.15  # wing and head may share a colour
+    assert max(accuracy[part] for part in COLOURED) < 0.05
 
 
 def test_birds_drawn_without_heeding_the_caption_score_chance(scenes):
@@ -162,7 +163,7 @@ def test_birds_drawn_without_heeding_the_caption_score_chance(scenes):
 
 
 def test_chance_is_the_mean_of_guessing_each_attribute():
-    assert chance_accuracy() == pytest.approx((3 / 6 + 2 / 2 + 1 / 4) / 6)
+    assert chance_accuracy() == pytest.approx((3 / 4 + 2 / 2 + 1 / 4) / 6)
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])

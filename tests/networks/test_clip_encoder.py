@@ -15,7 +15,7 @@ TINY = {
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 16, "patch_size": 8},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 48, "heads": 4, "layers": 2},
 }
-CAPTIONS = ["a small red bird with black wings", "bird", "this bird is white with grey wings and a rather long orange bill"]
+CAPTIONS = ["a small red bird with black wings", "bird", "this bird is white with grey wings and has a long pale beak"]
 
 
 def model_file(folder, **changes):

@@ -93,12 +93,14 @@ def test_every_size_and_number_of_branches_gives_the_right_shapes(base_size, bra
 
 @pytest.mark.parametrize("training", [True, False])
 def test_permuting_the_batch_permutes_every_output(training):
-    generator, inputs = small_generator().train(training), small_inputs()
+    # In float64: the batch norm of few samples magnifies float32's rounding, which depends on the order.
+    generator = small_generator().train(training).double()
+    inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in small_inputs()]
     order = torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
         expected = [tensor[order] for tensor in flat(generator(*inputs))]
         permuted = flat(generator(*(tensor[order] for tensor in inputs)))
-    assert_close(permuted, expected, atol=2e-5, rtol=0)
+    assert_close(permuted, expected, atol=2e-6, rtol=0)
 
 
 def test_padding_a_caption_changes_nothing():

@@ -33,7 +33,7 @@ from clipgan.data.toy_scene import (
 from clipgan.errors import UserError
 
 CAPTIONS = {"birds": 10, "coco": 5, "manifest": 10}  # an image, by layout
-TEST_CLASSES = 200  # at most, of 600
+TEST_CLASSES = 40  # at most, of 144
 EXAMPLE_CAPTIONS = 6
 
 # Each names all six attributes within 18 words, so that none is lost where captions are cut.
@@ -73,7 +73,7 @@ def scene_captions(attributes: Attributes, count: int, rng: np.random.Generator)
 
 
 def split_classes(test: int, rng: np.random.Generator) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Colour combinations (body, wing, head, background) for training and for ``test`` test images, two a class.
+    """Colour combinations (body, wing, head, background) for training and for ``test`` images, at least two a class.
 
     Wing and head never have the body's colour: each part can be seen.
     """

@@ -16,9 +16,7 @@ from PIL import Image, ImageDraw
 BIRD_COLOURS = {
     "red": (222, 38, 42),
     "yellow": (250, 200, 20),
-    "green": (34, 150, 62),
     "blue": (36, 88, 222),
-    "purple": (160, 60, 190),
     "black": (34, 34, 42),
 }
 BACKGROUND_COLOURS = {

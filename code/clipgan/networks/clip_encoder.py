@@ -6,9 +6,11 @@ deviation, and which of the transformers' states are the words, the sentence, th
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import zipfile
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clipgan import checkpoint
 from clipgan.errors import UserError
@@ -114,7 +117,8 @@ class ClipEncoder(nn.Module):
         end = tokens.argmax(dim=-1)                                                  # [B], the largest id
         length = int(end.max()) + 1
         x = text.token_embedding(tokens[:, :length]) + text.positional_embedding[:length]       # [B, L, D]
-        x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
+        with _attention_kernel(x.device):
+            x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
         x = text.ln_final(x).float()
         sentence = x[torch.arange(len(x), device=x.device), end]                     # [B, D]
         sentence = _project(sentence, text.text_projection).float()                  # [B, E]
@@ -131,7 +135,8 @@ class ClipEncoder(nn.Module):
         Returns:
             regions [B, D, R], image [B, E], in float32.
         """
-        output = self.clip.visual.forward_intermediates(self.preprocess(images), indices=1, output_fmt="NLC")
+        with _attention_kernel(images.device):
+            output = self.clip.visual.forward_intermediates(self.preprocess(images), indices=1, output_fmt="NLC")
         patches = output["image_intermediates"][-1]                                  # [B, R, vision width]
         regions = self.region_projection(patches).transpose(1, 2)                    # [B, D, R]
         return regions.float(), output["image_features"].float()
@@ -253,6 +258,11 @@ def _require_supported(clip: nn.Module, text: nn.Module, name: str) -> None:
     pooling = getattr(text, "text_pool_type", getattr(text, "pool_type", ""))
     if not causal or pooling not in ("argmax", "eos") or text.vocab_size != 49408:
         raise UserError(f"{name} does not read text as CLIP does (BPE, causal, end-of-text state): use a CLIP ViT")
+
+
+def _attention_kernel(device: torch.device) -> AbstractContextManager:
+    """On a CPU, attention in its plain form: for CLIP's short sequences the fused kernel's backward is slower."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
 def _project(x: Tensor, projection: nn.Module | Tensor | None) -> Tensor:

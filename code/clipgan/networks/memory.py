@@ -32,7 +32,7 @@ class DynamicMemory(nn.Module):
         Args:
             features: image features [B, C, h, w].
             words: word features [B, D, W].
-            word_mask: [B, W], True = a real word. A caption without a single word reads zeros.
+            word_mask: [B, W], True = a real word. A caption without a single word reads zeros (its attention is even).
 
         Returns:
             Refined features [B, C, h, w], and the attention [B, W, h, w]: a pixel's weights over the real words, which

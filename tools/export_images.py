@@ -1,0 +1,41 @@
+"""Write a split as evaluation sees it: python tools/export_images.py --cfg cfg/eval_clip_bird.yml --out DIR
+
+Box crop, resize and centre crop, one PNG an image: for other tools, or for ``--path1`` and ``--path`` of the scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
+
+from tqdm import tqdm
+
+from clipgan import runtime
+from clipgan.data.from_config import read_split
+from clipgan.evaluation.encoding import evaluation_image
+from clipgan.evaluation.sampling import PngWriter, spread
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="config that names the data and the image size")
+    parser.add_argument("--split", choices=("train", "test"), default="test", help="default: %(default)s")
+    parser.add_argument("--count", type=int, metavar="N", help="at most so many, spread over the split (default: all)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write to")
+    runtime.add_common_flags(parser)
+    args = parser.parse_args(argv)
+    config = runtime.config_from_flags(args)
+    examples = read_split(config, args.split)
+    examples = spread(examples, args.count or len(examples))
+    with PngWriter(config.WORKERS) as writer:
+        for example in tqdm(examples, desc=args.split, unit="img"):
+            writer.write(Path(args.out) / f"{example.key}.png", evaluation_image(example, config))
+    print(f"{len(examples)} images of {config.image_size} px in {args.out}")
+
+
+if __name__ == "__main__":
+    runtime.run_script(main)
