@@ -79,7 +79,7 @@ def _train(config: Config, encoder: ClipEncoder, device: torch.device) -> None:
     draw = SnapshotGrid(examples["test"], encoder, config, device, folder)
     last = train_gan(config, gan, encoder, dataset, device, folder, measure=monitor, draw=draw)
     folder.finish()
-    print(f"the last generator is {last}, the curves are in {folder.curves}")
+    print(f"the last generator is {last}")
 
 
 def _validate(config: Config, generator: torch.nn.Module, encoder: ClipEncoder, device: torch.device) -> None:

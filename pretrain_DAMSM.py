@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     validate = Validation(examples["test"], config, device, folder)
     best = pretrain(config, encoder.to(device), dataset, device, folder, validate)
     folder.finish()
-    print(f"the best encoder is {best}, the curves are in {folder.curves}")
+    print(f"the best encoder is {best}")
 
 
 if __name__ == "__main__":

@@ -139,6 +139,7 @@ class RunFolder:
         """Draw the curves of ``metrics.jsonl``, and write them for TensorBoard where that is installed."""
         if self.metrics.is_file() and draw_curves(self.metrics, self.curves):
             write_tensorboard(self.metrics, self.root / "tensorboard", sorted(self.images.glob("*.png")))
+            print(f"the curves are in {self.curves}")
 
     @staticmethod
     def of(config: Config) -> RunFolder:

@@ -170,6 +170,16 @@ def test_losses_are_float32_under_autocast():
     assert_close(divergence, kl_loss(real.bfloat16().float(), fake.bfloat16().float()), rtol=0, atol=0)
 
 
+def test_low_precision_logits_are_judged_in_float32():
+    low, exact = Table(), Table()
+    low.logits_u, low.logits_c = low.logits_u.bfloat16(), low.logits_c.bfloat16()
+    exact.logits_u, exact.logits_c = low.logits_u.float(), low.logits_c.float()
+    inputs = REAL, list(FAKES), list(SENTENCES)
+    assert_close(discriminator_loss(low, *inputs), discriminator_loss(exact, *inputs), rtol=0, atol=0)
+    inputs = FAKES[0], SENTENCES[0]
+    assert_close(generator_loss(low, *inputs), generator_loss(exact, *inputs), rtol=0, atol=0)
+
+
 def test_the_divergence_equals_the_golden_one(golden):
     numbers = golden("kl_loss")
     assert_close(kl_loss(numbers["mu"], numbers["logvar"]), numbers["loss"], atol=1e-4, rtol=0)

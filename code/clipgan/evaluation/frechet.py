@@ -125,20 +125,18 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
     """F [D, rank] with F Fᵀ = covariance [D, D], for a positive semi-definite one."""
-    dims, precision = len(covariance), np.finfo(covariance.dtype).eps
-    matrix = covariance.astype(np.float64)
+    dims, matrix = len(covariance), covariance.astype(np.float64)
     largest = matrix.diagonal().max()
     if not matrix.any():
         return np.zeros((dims, 0))
-    # Below this a pivot is rounding. It knows the type of the file: single precision has larger crumbs.
-    tolerance = dims * precision * largest
+    tolerance = dims * np.finfo(np.float64).eps * largest  # below this a pivot is rounding
     cholesky, pivots, rank, _ = scipy.linalg.lapack.dpstrf(matrix, lower=1, tol=tolerance)
     factor = np.empty((dims, rank))
     factor[pivots - 1] = np.tril(cholesky)[:, :rank]
     lost = matrix.diagonal() - np.square(factor).sum(axis=1)
     if largest > 0 and np.abs(lost).max() <= 2 * tolerance:
         return factor
-    # Not quite positive semi-definite: drop what is negative, as long as that is little.
+    # Not quite positive semi-definite, as files in single precision: drop what is negative, as long as that is little.
     eigenvalues, vectors = np.linalg.eigh(matrix)
     if eigenvalues[0] < -1e-3 * eigenvalues[-1]:
         raise ValueError(f"the covariance is not positive semi-definite: it has the eigenvalue {eigenvalues[0]:g}")
