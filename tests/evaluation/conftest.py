@@ -93,7 +93,7 @@ def run(tmp_path: Path) -> dict[str, Path]:
     (data / "test" / "class_info.pickle").write_bytes(pickle.dumps([1, 1, 2, 2, 3, 3]))
     config = tmp_path / "eval.yml"
     config.write_text(
-        f"DATASET_NAME: birds\nDATA_DIR: {data}\nWORKERS: 0\nB_VALIDATION: True\n"
+        f"DATASET_NAME: birds\nDATA_DIR: {data}\nOUTPUT_DIR: {tmp_path / 'output'}\nWORKERS: 0\nB_VALIDATION: True\n"
         "TREE: {BASE_SIZE: 16, BRANCH_NUM: 2}\n"
         f"TRAIN: {{FLAG: False, NET_G: {net_g}}}\nEVAL: {{NUM_IMAGES: 6}}\n"
     )

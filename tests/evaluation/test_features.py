@@ -48,7 +48,7 @@ def same(a: Statistics, b: Statistics) -> None:
 
 
 def of_split(config: Config, network: FidNetwork, recompute: bool = False) -> tuple[Statistics, Path]:
-    return statistics_of_split(Split.of(config), network, config.DATA_DIR, 4, 0, recompute)
+    return statistics_of_split(Split.of(config), network, 4, 0, recompute)
 
 
 def test_images_are_found_at_all_depths_sorted_and_nothing_else(folder, pictures):
@@ -119,7 +119,8 @@ def test_real_images_are_prepared_as_in_training_and_their_statistics_kept(run, 
         expected.append(prepare_image(picture, None, [32], crop_scale=76 / 64)[-1])
     same(first, statistics_of_tensors([torch.stack(expected)], network))
 
-    assert path.parent == run["data"] / "fid_statistics"
+    assert path.parent == Path(config.OUTPUT_DIR) / "fid_statistics"
+    assert not (run["data"] / "fid_statistics").exists()
     monkeypatch.setattr(network, "forward", None)
     again, _ = of_split(config, network)
     np.testing.assert_array_equal(again.covariance, first.covariance)

@@ -43,8 +43,10 @@ def test_the_prefix_of_data_parallel_training_is_accepted(golden, name, import_w
 def test_unknown_and_missing_names_are_listed(golden, name, import_weights):
     state = golden(name)["state"]
     missing = next(key for key in state if key.endswith("weight"))
-    tensor = state.pop(missing)
     kind = name.rstrip("0123456789")
+    with pytest.raises(UserError, match=rf"published DM-GAN {kind} \(unknown: encoder.extra\)"):
+        import_weights({**state, "encoder.extra": state[missing]})
+    tensor = state.pop(missing)
     with pytest.raises(UserError, match=rf"published DM-GAN {kind} \(missing: {missing}\)"):
         import_weights(state)
     with pytest.raises(UserError, match=rf"\(unknown: encoder.extra, encoder.more; missing: {missing}\)"):

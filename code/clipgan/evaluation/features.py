@@ -130,21 +130,22 @@ _SETTING = {
 def statistics_of_split(
     split: Split,
     network: FidNetwork,
-    data_dir: str | Path,
     batch_size: int,
     workers: int,
     recompute: bool = False,
 ) -> tuple[Statistics, Path]:
-    """Statistics of the real images, from ``<data_dir>/fid_statistics/`` if they are there, and their file.
+    """Statistics of the real images, from ``<OUTPUT_DIR>/fid_statistics/`` if they are there, and their file.
 
-    The file holds ``mu`` and ``sigma`` as pytorch-fid's do, ``count``, and its provenance as JSON.
+    They are not kept beside the images, whose folder may be shared and is nobody's to write to. The file holds ``mu``
+    and ``sigma`` as pytorch-fid's do, ``count``, and its provenance as JSON.
 
     Raises:
         UserError: the file there was made from other images or in another way (unless ``recompute``).
     """
     provenance = {**split.describe(), "resize": RESIZE, "dims": network.dims, "weights": network.provenance.sha256}
-    name = f"{split.name}_{provenance['image_size']}px_{network.dims}_{network.provenance.sha256[:8]}.npz"
-    path = Path(data_dir) / "fid_statistics" / name
+    name = f"{split.config.DATASET_NAME}_{split.name}_{provenance['image_size']}px_{network.dims}"
+    name += f"_{network.provenance.sha256[:8]}.npz"
+    path = Path(split.config.OUTPUT_DIR) / "fid_statistics" / name
     if path.is_file() and not recompute:
         statistics, found = read_statistics(path)
         _check_provenance(path, found, provenance)

@@ -87,7 +87,7 @@ class Monitor:
             numbers[f"{split}_attributes"] = oracle.mean("generated")
         if statistics:
             real, _ = statistics_of_split(
-                Split.of(config), self._inception, config.DATA_DIR, config.EVAL.BATCH_SIZE, config.WORKERS
+                Split.of(config), self._inception, config.EVAL.BATCH_SIZE, config.WORKERS
             )
             numbers["fid"] = frechet_distance(statistics.statistics(), real)
         return numbers

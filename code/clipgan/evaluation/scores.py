@@ -76,7 +76,7 @@ def fid_of_run(
     _require_enough((ours.path, ours.count), (data_dir, len(split.examples)))
 
     network = load_fid_network(settings.weights, dims, settings.device)
-    real, cache = statistics_of_split(split, network, data_dir, settings.batch_size, settings.workers, recompute)
+    real, cache = statistics_of_split(split, network, settings.batch_size, settings.workers, recompute)
     report = _fid_report((ours.path, ours.statistics(network, settings)), (data_dir, real), network.provenance)
     report["real"] |= split.describe() | {"statistics": str(cache)}
     if generated is None:
