@@ -233,5 +233,7 @@ def test_evaluation_without_a_generator_asks_for_one(birds):
 def test_a_batch_larger_than_the_split_is_refused(birds):
     with pytest.raises(UserError, match=r"TRAIN\.BATCH_SIZE is 50, but the training split has 24 images"):
         birds.call(
-            "python pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml", "TRAIN.CLIP_PRETRAINED=", "TRAIN.BATCH_SIZE=50"
-        )
+            "python pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml",
+            "TRAIN.CLIP_PRETRAINED=", "TRAIN.BATCH_SIZE=50", "CONFIG_NAME=too_large",
+        )  # fmt: skip
+    assert not (birds.folder / "output" / "birds_too_large").exists()

@@ -181,6 +181,7 @@ _CHOICES = {
 }
 _AT_LEAST = {
     "WORKERS": 0,
+    "SEED": 0,
     "TREE.BRANCH_NUM": 1,
     "TREE.BASE_SIZE": 8,
     "DATA.CROP_SCALE": 1.0,
@@ -233,7 +234,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if ignored:
         names = ", ".join(sorted(set(ignored)))
         print(f"warning: {path}: these keys of the original code have no effect: {names}", file=sys.stderr)
-    _check(config, str(path))
+    check(config, str(path))
     return config
 
 
@@ -335,7 +336,8 @@ def _convert(value: Any, hint: Any, name: str, source: str) -> Any:
     return value
 
 
-def _check(config: Config, source: str) -> None:
+def check(config: Config, source: str) -> None:
+    """Refuse values out of range and contradictions, with ``source`` and the key in the message."""
     for key, choices in _CHOICES.items():
         if get_key(config, key) not in choices:
             raise UserError(f"{source}: {key} must be one of {', '.join(choices)}, not {get_key(config, key)!r}")

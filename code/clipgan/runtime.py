@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clipgan.config import Config, load_config, save_config
+from clipgan.config import Config, check, load_config, save_config
 from clipgan.curves import draw_curves, write_tensorboard
 from clipgan.errors import UserError
 
@@ -63,6 +63,7 @@ def config_from_flags(args: argparse.Namespace, path: str | Path | None = None) 
         config.TRAIN.NET_G = args.NET_G
     if args.manualSeed is not None:
         config.SEED = args.manualSeed
+    check(config, "command line")
     return config
 
 

@@ -127,7 +127,7 @@ def test_attention_equals_its_definition():
 def test_permuting_captions_and_images_permutes_similarities():
     words, mask, regions = example()
     expected = word_similarity(words, mask, regions, *GAMMAS)
-    texts, images = torch.tensor([2, 0, 3, 1]), torch.tensor([1, 3, 2, 0])
+    texts, images = torch.tensor([2, 3, 1, 0]), torch.tensor([1, 3, 2, 0])
     permuted = word_similarity(words[texts], mask[texts], regions[images], *GAMMAS)
     assert_close(permuted, expected[texts][:, images])
 
@@ -135,7 +135,7 @@ def test_permuting_captions_and_images_permutes_similarities():
 def test_permuting_pairs_leaves_the_losses_alone():
     words, mask, regions = example()
     class_ids = torch.tensor([1, 2, 1, 3])
-    order = torch.tensor([2, 0, 3, 1])
+    order = torch.tensor([2, 3, 1, 0])
     expected = words_loss(words, mask, regions, class_ids, *GAMMAS)
     assert_close(words_loss(words[order], mask[order], regions[order], class_ids[order], *GAMMAS), expected)
     image, sentence = regions[:, :, 0], words[:, :, 0]

@@ -79,9 +79,20 @@ def test_channels_double_with_each_halving_and_come_back_to_8_df(size, widths):
     assert sum(conv.stride == (2, 2) for conv in convs) == (size // 4).bit_length() - 1
 
 
+def test_layers_start_orthogonal_without_biases():
+    discriminator = small_discriminator(32)
+    weights = [conv.parametrizations.weight.original for conv in normalised_convs(discriminator)]
+    weights += [discriminator.unconditional_head.weight, discriminator.conditional_head.weight]
+    for weight in weights:
+        rows = weight.detach().flatten(1)
+        assert_close(rows @ rows.T, torch.eye(len(rows)), atol=1e-4, rtol=0)
+    biases = [tensor for name, tensor in discriminator.named_parameters() if name.endswith("bias")]
+    assert len(biases) == len(weights) and not any(bias.any() for bias in biases)
+
+
 def test_permuting_the_batch_permutes_every_output():
     discriminator, (images, sentence) = small_discriminator().eval(), small_inputs()
-    order = torch.tensor([2, 0, 3, 1])
+    order = torch.tensor([2, 3, 1, 0])
     with torch.no_grad():
         expected = [tensor[order] for tensor in judge(discriminator, images, sentence)]
         assert_close(judge(discriminator, images[order], sentence[order]), expected)

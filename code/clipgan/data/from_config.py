@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from clipgan.config import Config
 from clipgan.data.dataset import TextImageDataset, Tokenize
 from clipgan.data.examples import Example, read_examples
+from clipgan.errors import UserError
 
 
 def read_split(config: Config, split: str) -> list[Example]:
@@ -23,7 +24,15 @@ def read_split(config: Config, split: str) -> list[Example]:
 def training_set(
     config: Config, examples: Sequence[Example], sizes: Sequence[int], tokenize: Tokenize
 ) -> TextImageDataset:
-    """The examples with the config's crop, flip and seed, at these sizes."""
+    """The examples with the config's crop, flip and seed, at these sizes.
+
+    Raises:
+        UserError: a batch needs more images than there are.
+    """
+    if len(examples) < config.TRAIN.BATCH_SIZE:
+        raise UserError(
+            f"TRAIN.BATCH_SIZE is {config.TRAIN.BATCH_SIZE}, but the training split has {len(examples)} images"
+        )
     return TextImageDataset(
         examples,
         sizes,

@@ -57,7 +57,9 @@ class FirstStage(nn.Module):
         x = torch.cat([condition, noise], dim=1)  # [B, C + Z]
         x = glu(self.norm(self.linear(x)))  # [B, channels * 16]
         x = x.unflatten(1, (self.channels, 4, 4))
-        if x.device.type == "cpu":  # every later layer keeps this layout, up to a third faster there
+        if x.device.type == "cpu" and not (self.training and x.dtype == torch.float32):
+            # Every later layer keeps this layout, up to a third faster there. But PyTorch sums a batch's statistics
+            # over it fifty times less exactly, which low precision drowns and float32 does not.
             x = x.contiguous(memory_format=torch.channels_last)
         return self.up(x)  # [B, GF, base, base]
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from clipgan.config import Config
 from clipgan.data.dataset import Batch, EpochBatchSampler, TextImageDataset, make_loader
-from clipgan.errors import UserError
 from clipgan.losses.contrastive import nt_xent
 from clipgan.losses.damsm import sentence_loss, words_loss
 from clipgan.networks.clip_encoder import ClipEncoder
@@ -93,8 +92,6 @@ def pretrain(
     """
     train = config.TRAIN
     sampler = EpochBatchSampler(len(dataset), train.BATCH_SIZE, config.SEED)
-    if len(sampler) == 0:
-        raise UserError(f"TRAIN.BATCH_SIZE is {train.BATCH_SIZE}, but the training split has {len(dataset)} images")
     loader = make_loader(dataset, sampler, config.WORKERS, device)
     total = train.MAX_EPOCH * len(sampler)
     total = min(total, train.MAX_STEPS) if train.MAX_STEPS else total

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from clipgan.config import Config
 from clipgan.data.dataset import EpochBatchSampler, TextImageDataset, make_loader
-from clipgan.errors import UserError
 from clipgan.losses.adversarial import discriminator_loss, generator_loss, kl_loss
 from clipgan.losses.contrastive import nt_xent
 from clipgan.losses.damsm import sentence_loss, words_loss
@@ -164,8 +163,6 @@ def train_gan(
     """
     train = config.TRAIN
     sampler = EpochBatchSampler(len(dataset), train.BATCH_SIZE, config.SEED)
-    if len(sampler) == 0:
-        raise UserError(f"TRAIN.BATCH_SIZE is {train.BATCH_SIZE}, but the training split has {len(dataset)} images")
     loader = make_loader(dataset, sampler, config.WORKERS, device)
     total = train.MAX_EPOCH * len(sampler)
     total = min(total, train.MAX_STEPS) if train.MAX_STEPS else total
@@ -179,6 +176,7 @@ def train_gan(
     scaler_g, scalers_d = precision.scaler(), [precision.scaler() for _ in discriminators]
     progress = Progress(folder.metrics, total, "training")
 
+    measure_every = config.EVAL.INTERVAL or train.SNAPSHOT_INTERVAL
     best, step, epoch = -float("inf"), 0, 0
     last = gan.save(folder, average.network, epoch, step, config) if total == 0 else folder.models
     while step < total:
@@ -226,12 +224,12 @@ def train_gan(
                 break
         epoch += 1
 
-        snapshot = epoch % train.SNAPSHOT_INTERVAL == 0 or step == total
-        if snapshot:
+        # Save, draw, measure, and keep the best
+        if epoch % train.SNAPSHOT_INTERVAL == 0 or step == total:
             last = gan.save(folder, average.network, epoch, step, config)
             if draw is not None:
                 draw(average.network, epoch)
-        if measure is not None and (snapshot if config.EVAL.INTERVAL == 0 else epoch % config.EVAL.INTERVAL == 0):
+        if measure is not None and (epoch % measure_every == 0 or step == total):
             numbers = measure(average.network, epoch)
             progress.write("eval", step, epoch, numbers)
             shown = [f"{key} {value:.3f}" for key, value in numbers.items() if not key.startswith("best_")]
