@@ -347,7 +347,14 @@ def check(config: Config, source: str) -> None:
             raise UserError(f"{source}: {key} must be at least {least}, not {value}")
         if isinstance(value, float) and not (0 <= value < float("inf")):
             raise UserError(f"{source}: {key} must be a finite number that is not negative, not {value}")
-    if config.TRAIN.FLAG and config.TRAIN.BATCH_SIZE < 2:
+    for key in ("TRAIN.SMOOTH.GAMMA2", "TRAIN.CONTRASTIVE.TEMPERATURE", "TRAIN.RNN_GRAD_CLIP"):
+        if get_key(config, key) == 0:
+            raise UserError(f"{source}: {key} must be above 0")
+    if config.EVAL.JUDGE.CLIP_PRETRAINED and not config.EVAL.JUDGE.CLIP_MODEL_BASE:
+        raise UserError(f"{source}: EVAL.JUDGE.CLIP_PRETRAINED needs EVAL.JUDGE.CLIP_MODEL_BASE, the model they are of")
+    if config.EVAL.BEST_BY == "fid" and config.EVAL.BEST_SPLIT != "test":
+        raise UserError(f"{source}: EVAL.BEST_BY fid compares with the test split: set EVAL.BEST_SPLIT to test")
+    if config.TRAIN.BATCH_SIZE < 2:
         raise UserError(
             f"{source}: TRAIN.BATCH_SIZE must be at least 2, not {config.TRAIN.BATCH_SIZE}: "
             "the matching losses compare the pairs of a batch"

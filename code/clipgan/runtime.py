@@ -159,9 +159,12 @@ class RunFolder:
                 aside = folder.root.with_name(f"{folder.root.name}_until_{stamp}_{number}")
             folder.root.rename(aside)
             print(f"an earlier run was in {folder.root}: it is now in {aside}")
-        for path in (folder.models, folder.images):
-            path.mkdir(parents=True, exist_ok=True)
-        save_config(config, folder.config)
+        try:
+            for path in (folder.models, folder.images):
+                path.mkdir(parents=True, exist_ok=True)
+            save_config(config, folder.config)
+        except OSError as error:
+            raise UserError(f"cannot write to the run folder {folder.root}: {error.strerror}") from None
         return folder
 
 

@@ -70,3 +70,16 @@ def test_folds_lose_no_image_and_give_mean_and_spread():
     assert result.images == 23 and result.folds == 10 and result.chance == 0.01
     assert result.mean == pytest.approx(3 / 23)
     assert result.std == pytest.approx(0.3)  # one fold at 1, nine at 0
+
+
+def test_as_many_classes_as_images_take_no_more_memory_than_the_features():
+    """COCO: every image is its own class; a list of candidates for each class would take their product."""
+    import tracemalloc
+
+    features = torch.randn(4000, 4, generator=torch.Generator().manual_seed(4))
+    tracemalloc.start()
+    hits, candidates = hits_of(features, features, candidates=50)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert hits.all() and candidates == 50
+    assert peak < 20e6  # 4000 lists of 3999 candidates would be 128 MB

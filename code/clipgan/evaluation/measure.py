@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,6 +81,8 @@ def evaluate_generator(
         on the drawn data set the attributes that the oracle reads from both.
     """
     samples = sample_order(examples, config.EVAL.NUM_IMAGES)
+    if folder.is_dir():  # images of an earlier sampling would be scored with the new ones
+        shutil.rmtree(folder)
     oracle = AttributeScore.of(config.DATA_DIR, examples)
     parts: list[list[torch.Tensor]] = [[] for _ in judges]
     with PngWriter(config.WORKERS) as writer:
@@ -119,6 +122,12 @@ def evaluate_generator(
         )
     return {
         "metric": "R-precision",
+        "protocol": f"cosine, own caption against {CANDIDATES - 1} of other classes, a tie is a miss, {FOLDS} folds",
+        "image_size": config.image_size,
+        "box_crop": config.DATA.BOX_CROP,
+        "crop_scale": config.DATA.CROP_SCALE,
+        "raw_captions": config.TEXT.RAW_CAPTIONS,
+        "words_num": config.TEXT.WORDS_NUM,
         "judges": reports,
         "attributes": oracle.report() if oracle else None,
         "split": "test",

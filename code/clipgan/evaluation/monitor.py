@@ -46,10 +46,8 @@ class Monitor:
         self._best = (config.EVAL.BEST_BY, config.EVAL.BEST_SPLIT)
         if self._best[0] == "attributes" and AttributeScore.of(config.DATA_DIR, self._examples["test"]) is None:
             raise UserError("EVAL.BEST_BY is attributes, which only the drawn data set has: use r_precision or fid")
-        if self._best[0] == "fid":
-            if not config.EVAL.INCEPTION_WEIGHTS:
-                raise UserError("EVAL.BEST_BY is fid, but EVAL.INCEPTION_WEIGHTS is empty: published, random or a file")
-            self._best = ("fid", "test")
+        if self._best[0] == "fid" and not config.EVAL.INCEPTION_WEIGHTS:
+            raise UserError("EVAL.BEST_BY is fid, but EVAL.INCEPTION_WEIGHTS is empty: published, random or a file")
         if config.EVAL.INCEPTION_WEIGHTS:
             self._inception = load_fid_network(config.EVAL.INCEPTION_WEIGHTS, device=device)
 

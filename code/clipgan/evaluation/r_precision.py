@@ -11,6 +11,8 @@ from torch import Tensor
 
 from clipgan.errors import UserError
 
+CHUNK = 256  # queries at once: bounds the memory
+
 
 @dataclass(frozen=True)
 class RPrecision:
@@ -56,26 +58,35 @@ def retrieval_hits(
         UserError: a query has no target of another class.
     """
     queries, targets = F.normalize(queries.double(), dim=-1), F.normalize(targets.double(), dim=-1)
-    classes = target_classes.cpu().numpy()
-    pools = {int(c): np.flatnonzero(classes != int(c)) for c in query_classes.unique().tolist()}
-    others = min(candidates - 1, min(len(pool) for pool in pools.values()))
+    places = _places_of_classes(target_classes.cpu().numpy())
+    empty = np.zeros(0, dtype=np.int64)
+    own_places = [places.get(int(c), empty) for c in query_classes.tolist()]  # references: one array a class
+    others = min(candidates - 1, len(targets) - max(len(rows) for rows in own_places))
     if others < 1:
         raise UserError("R-precision needs captions of at least two classes in the split")
     hits = []
-    for start in range(0, len(queries), 1024):
-        rows = range(start, min(start + 1024, len(queries)))
-        drawn = np.stack(
-            [
-                np.random.default_rng((seed, row)).choice(pools[int(query_classes[row])], others, replace=False)
-                for row in rows
-            ]
-        )
+    for start in range(0, len(queries), CHUNK):
+        rows = range(start, min(start + CHUNK, len(queries)))
+        drawn = np.stack([_draw_others(len(targets), own_places[row], others, (seed, row)) for row in rows])
         chunk = queries[rows.start : rows.stop]                                      # [n, E]
-        scores = chunk @ targets.T                                                   # [n, M]
-        own_score = scores.gather(1, own[rows.start : rows.stop, None])              # [n, 1]
-        other_scores = scores.gather(1, torch.from_numpy(drawn).to(scores.device))   # [n, others]
-        hits.append((own_score > other_scores).all(dim=1))
+        own_score = (chunk * targets[own[rows.start : rows.stop]]).sum(dim=1)        # [n]
+        other_scores = torch.einsum("ne,noe->no", chunk, targets[torch.from_numpy(drawn)])  # [n, others]
+        hits.append((own_score[:, None] > other_scores).all(dim=1))
     return torch.cat(hits), others + 1
+
+
+def _places_of_classes(classes: np.ndarray) -> dict[int, np.ndarray]:
+    """Class → its rows, ascending; all of them together hold each row once, however many classes there are."""
+    order = np.argsort(classes, kind="stable")
+    values, starts = np.unique(classes[order], return_index=True)
+    return {int(c): rows for c, rows in zip(values, np.split(order, starts[1:]), strict=True)}
+
+
+def _draw_others(total: int, own_class: np.ndarray, count: int, seed: tuple[int, int]) -> np.ndarray:
+    """``count`` different rows of ``total`` that are not in ``own_class`` (ascending)."""
+    places = np.random.default_rng(seed).choice(total - len(own_class), count, replace=False)
+    # The i-th row outside the class comes after as many rows of the class as lie before it.
+    return places + np.searchsorted(own_class - np.arange(len(own_class)), places, side="right")
 
 
 def r_precision(hits: Tensor, candidates: int, folds: int = 10) -> RPrecision:

@@ -84,8 +84,8 @@ def pretrain(
         dataset: the training split.
         device: where to compute.
         folder: gets ``Model/clip<epoch>.pth``, ``Model/clip_best.pth`` and ``metrics.jsonl``.
-        validate: called with the encoder and the epoch after every epoch; its numbers are logged, and the snapshot with
-            the highest ``r1`` becomes ``clip_best.pth``.
+        validate: called with the encoder and the epoch after every epoch, on the test split; its numbers are logged.
+            The snapshot with the highest ``r1`` becomes ``clip_best.pth``, which says where it was ``chosen_on``.
 
     Returns:
         The path of ``clip_best.pth``.
@@ -144,7 +144,7 @@ def pretrain(
         numbers = validate(encoder, epoch)
         progress.write("eval", step, epoch, numbers)
         progress.say(f"epoch {epoch}: " + ", ".join(f"{key} {value:.3f}" for key, value in numbers.items()))
-        extra = {"epoch": epoch, "step": step, "metrics": numbers, "config": asdict(config)}
+        extra = {"epoch": epoch, "step": step, "metrics": numbers, "chosen_on": "test", "config": asdict(config)}
         if numbers["r1"] > best:
             best = numbers["r1"]
             encoder.save(folder.models / "clip_best.pth", **extra)
