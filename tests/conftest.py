@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: the scripts, a tiny CLIP, a small drawn data set."""
+"""What the tests share: the scripts, a tiny CLIP, the golden numbers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
 TINY_CLIP = {
     "embed_dim": 24,
     "quick_gelu": False,
@@ -45,3 +47,16 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_threads() -> None:
     """As many threads as the smallest machine that the suite is meant for; more only get in each other's way."""
     torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Read a file of tests/golden as tensors; those named `state/...` come as one dictionary, `state`."""
+
+    def read(name):
+        with np.load(GOLDEN / f"{name}.npz") as arrays:
+            tensors = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+        state = {key.removeprefix("state/"): tensors.pop(key) for key in list(tensors) if key.startswith("state/")}
+        return {**tensors, "state": state}
+
+    return read

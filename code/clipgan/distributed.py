@@ -12,9 +12,3 @@ def rank() -> int:
 
 def is_main() -> bool:
     return rank() == 0
-
-
-def print0(*values, **options) -> None:
-    """``print`` on rank 0 only."""
-    if is_main():
-        print(*values, **options, flush=True)

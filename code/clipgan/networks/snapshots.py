@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from torch import nn
 
@@ -11,6 +13,7 @@ from clipgan.errors import UserError
 from clipgan.networks.discriminator import Discriminator
 from clipgan.networks.generator import Generator
 
+Network = TypeVar("Network", Generator, Discriminator)
 _MADE_BY = "python main.py --cfg cfg/clip_bird_DMGAN.yml"
 
 
@@ -29,17 +32,7 @@ def load_generator(path: str | Path, architecture: dict) -> Generator:
     Raises:
         UserError: no such file, or another architecture (the differing arguments are named).
     """
-    if not str(path):
-        raise UserError("TRAIN.NET_G is empty: give the generator's snapshot, by --NET_G or in the config")
-    content = checkpoint.load(path, "generator", made_by=_MADE_BY, allow_published=True)
-    weights = content["weights"]
-    if "architecture" in content:
-        _require_same(path, content["architecture"], architecture)
-    else:
-        weights = checkpoint.import_dmgan_generator(weights)
-    generator = Generator(**architecture)
-    checkpoint.load_weights(generator, weights, path)
-    return generator
+    return _load(path, "generator", Generator, architecture, checkpoint.import_dmgan_generator)
 
 
 def save_discriminator(path: Path, network: nn.Module, architecture: dict, **extra) -> None:
@@ -49,15 +42,22 @@ def save_discriminator(path: Path, network: nn.Module, architecture: dict, **ext
 
 def load_discriminator(path: str | Path, architecture: dict) -> Discriminator:
     """Read a discriminator's snapshot, ours or published; the counterpart of :func:`load_generator`."""
-    content = checkpoint.load(path, "discriminator", made_by=_MADE_BY, allow_published=True)
+    return _load(path, "discriminator", Discriminator, architecture, checkpoint.import_dmgan_discriminator)
+
+
+def _load(
+    path: str | Path, kind: str, build: type[Network], architecture: dict, translate: Callable[[dict], dict]
+) -> Network:
+    """Read ``kind`` from our format or, its layer names translated, from a published state dict."""
+    content = checkpoint.load(path, kind, made_by=_MADE_BY, allow_published=True)
     weights = content["weights"]
     if "architecture" in content:
         _require_same(path, content["architecture"], architecture)
     else:
-        weights = checkpoint.import_dmgan_discriminator(weights)
-    discriminator = Discriminator(**architecture)
-    checkpoint.load_weights(discriminator, weights, path)
-    return discriminator
+        weights = translate(weights)
+    network = build(**architecture)
+    checkpoint.load_weights(network, weights, path)
+    return network
 
 
 def _require_same(path: str | Path, saved: dict, wanted: dict) -> None:
