@@ -2,11 +2,14 @@
 
 ``TRAIN.FLAG: True`` trains. ``False`` evaluates ``TRAIN.NET_G``: with ``B_VALIDATION: True`` it samples the test split
 and measures R-precision, with ``False`` it draws the captions that ``<DATA_DIR>/example_filenames.txt`` lists.
+
+On several GPUs: torchrun --nproc_per_node=8 main.py --cfg cfg/clip_coco_DMGAN.yml
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
 
 import torch
 
-from clipgan import runtime
+from clipgan import distributed, runtime
 from clipgan.config import Config, require_generator_size
 from clipgan.data.examples import read_example_captions
 from clipgan.data.from_config import read_split, training_set
@@ -28,26 +31,31 @@ from clipgan.networks.clip_encoder import ClipEncoder, build_encoder, load_encod
 from clipgan.networks.snapshots import load_generator
 from clipgan.runtime import RunFolder
 from clipgan.training.gan_loop import Gan, train_gan
+from clipgan.training.precision import require_precision
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config, such as cfg/clip_bird_DMGAN.yml")
-    runtime.add_common_flags(parser)
-    config = runtime.config_from_flags(parser.parse_args(argv))
+    runtime.add_training_flags(parser)
+    config, earlier = runtime.training_config(parser.parse_args(argv))
     require_generator_size(config)
     device = runtime.choose_device(config.GPU_ID, config.CUDA)
+    distributed.initialise(device)
     runtime.seed_everything(config.SEED)
 
     if not config.TRAIN.FLAG and not config.TRAIN.NET_G:
         raise UserError("TRAIN.NET_G is empty: name the generator's snapshot to evaluate, by --NET_G or in the config")
-    encoder = _encoder(config).to(device)
+    if not config.TRAIN.FLAG and earlier is not None:
+        raise UserError("--resume goes on with a training run, but TRAIN.FLAG is False, which evaluates")
+    with distributed.main_first():  # one process downloads
+        encoder = _encoder(config).to(device)
     runtime.require_embedding_dim(config, encoder.word_dim)
     if config.TRAIN.FLAG:
-        _train(config, encoder, device)
+        _train(config, encoder, device, earlier)
     else:
         arguments = config.generator_arguments(encoder.word_dim, encoder.sentence_dim)
-        generator = load_generator(config.TRAIN.NET_G, arguments).requires_grad_(False).eval().to(device)
+        generator = load_generator(config.TRAIN.NET_G, arguments, encoder.fingerprint())
+        generator = generator.requires_grad_(False).eval().to(device)
         evaluate = _validate if config.B_VALIDATION else _draw_own_captions
         evaluate(config, generator, encoder, device)
 
@@ -62,22 +70,32 @@ def _encoder(config: Config) -> ClipEncoder:
     return encoder.freeze()
 
 
-def _train(config: Config, encoder: ClipEncoder, device: torch.device) -> None:
+def _train(config: Config, encoder: ClipEncoder, device: torch.device, earlier: RunFolder | None) -> None:
+    runtime.require_even_shares(config)
+    require_precision(config.TRAIN.PRECISION, device)
+    if config.TRAIN.ACCUMULATE > 1:
+        raise UserError(
+            "TRAIN.ACCUMULATE is for pretraining: batch norm and the matching losses of GAN training see whole batches "
+            "only; for less memory lower TRAIN.BATCH_SIZE, set TRAIN.PRECISION to bf16, or use more processes"
+        )
     examples = {split: read_split(config, split) for split in ("train", "test")}
     dataset = training_set(config, examples["train"], config.image_sizes, encoder.tokenize)
     gan = Gan.build(config, encoder)
-    if config.TRAIN.NET_G:
+    if config.TRAIN.NET_G and earlier is None:
         gan.load(config)
     gan.generator.to(device)
     gan.discriminators.to(device)
     monitor = Monitor(examples, encoder, config, device)
-    folder = RunFolder.create(config)
+    grid = SnapshotGrid(examples["test"], encoder, config, device)
+    folder = runtime.open_run(config, earlier)
     sizes = "/".join(str(size) for size in config.image_sizes)
-    count, batch = len(examples["train"]), config.TRAIN.BATCH_SIZE
-    print(f"{count} training images from {config.DATA_DIR}, sizes {sizes} px, batch {batch}")
+    print(f"{len(examples['train'])} training images from {config.DATA_DIR}, sizes {sizes} px")
     print(f"{encoder.spec.name} on {device}, {config.TRAIN.PRECISION}, writing to {folder.root}")
-    draw = SnapshotGrid(examples["test"], encoder, config, device, folder)
-    last = train_gan(config, gan, encoder, dataset, device, folder, measure=monitor, draw=draw)
+    print(runtime.batch_line(config))
+    draw = functools.partial(grid, folder=folder)
+    last = train_gan(
+        config, gan, encoder, dataset, device, folder, measure=monitor, draw=draw, resume=earlier is not None
+    )
     folder.finish()
     print(f"the last generator is {last}")
 
@@ -89,7 +107,8 @@ def _validate(config: Config, generator: torch.nn.Module, encoder: ClipEncoder, 
     report = evaluate_generator(generator, encoder, judges, examples, config, device, folder)
     report |= {"generator": config.TRAIN.NET_G, "versions": runtime.versions()}
     path = folder.parent / "r_precision.json"
-    runtime.write_json(path, report)
+    if distributed.is_main():
+        runtime.write_json(path, report)
     print(f"{report['judges'][0]['generated']['images']} images in {folder}")
     for score in report["judges"]:
         ours, real = score["generated"], score["real"]
@@ -108,6 +127,8 @@ def _validate(config: Config, generator: torch.nn.Module, encoder: ClipEncoder, 
 
 
 def _draw_own_captions(config: Config, generator: torch.nn.Module, encoder: ClipEncoder, device: torch.device) -> None:
+    if not distributed.is_main():  # a handful of pictures
+        return
     root = Path(config.TRAIN.NET_G).with_suffix("")
     for name, captions in read_example_captions(config.DATA_DIR, raw_captions=config.TEXT.RAW_CAPTIONS):
         folder = root / name

@@ -1,4 +1,7 @@
-"""Fine-tune CLIP with DAMSM and contrastive losses: python pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml --gpu 0"""
+"""Fine-tune CLIP with DAMSM and contrastive losses: python pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml --gpu 0
+
+On several GPUs: torchrun --nproc_per_node=8 pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml
+"""
 
 from __future__ import annotations
 
@@ -9,37 +12,43 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
 
-from clipgan import runtime
+from clipgan import distributed, runtime
 from clipgan.data.from_config import read_split, training_set
 from clipgan.evaluation.retrieval import Validation
 from clipgan.networks.clip_encoder import build_encoder, load_encoder
 from clipgan.training.damsm_loop import pretrain
+from clipgan.training.precision import require_precision
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML config, such as cfg/DAMSM/bird.yml")
-    runtime.add_common_flags(parser)
-    config = runtime.config_from_flags(parser.parse_args(argv))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    runtime.add_training_flags(parser)
+    config, earlier = runtime.training_config(parser.parse_args(argv))
     device = runtime.choose_device(config.GPU_ID, config.CUDA)
+    distributed.initialise(device)
     runtime.seed_everything(config.SEED)
+    runtime.require_even_shares(config)
+    require_precision(config.TRAIN.PRECISION, device)
 
     train = config.TRAIN
-    if train.CLIP_MODEL_CHECKPOINT:  # go on from an encoder that was fine-tuned before
-        encoder = load_encoder(train.CLIP_MODEL_CHECKPOINT, train.CLIP_MODEL_BASE, config.TEXT.WORDS_NUM)
-    else:
-        encoder = build_encoder(train.CLIP_MODEL_BASE, train.CLIP_PRETRAINED, config.TEXT.WORDS_NUM)
+    with distributed.main_first():  # one process downloads
+        if train.CLIP_MODEL_CHECKPOINT:  # go on from an encoder that was fine-tuned before
+            encoder = load_encoder(train.CLIP_MODEL_CHECKPOINT, train.CLIP_MODEL_BASE, config.TEXT.WORDS_NUM)
+        else:
+            encoder = build_encoder(train.CLIP_MODEL_BASE, train.CLIP_PRETRAINED, config.TEXT.WORDS_NUM)
     runtime.require_embedding_dim(config, encoder.word_dim)
 
     examples = {split: read_split(config, split) for split in ("train", "test")}
     dataset = training_set(config, examples["train"], [config.image_size], encoder.tokenize)
-    folder = runtime.RunFolder.create(config)
+    folder = runtime.open_run(config, earlier)
     print(f"{len(examples['train'])} training and {len(examples['test'])} test images from {config.DATA_DIR}")
     print(f"{encoder.spec.name} on {device}, images of {config.image_size} px, writing to {folder.root}")
+    print(runtime.batch_line(config))
     validate = Validation(examples["test"], config, device, folder)
-    best = pretrain(config, encoder.to(device), dataset, device, folder, validate)
+    best = pretrain(config, encoder.to(device), dataset, device, folder, validate, resume=earlier is not None)
     folder.finish()
-    print(f"the best encoder is {best}")
+    if best.is_file():
+        print(f"the best encoder is {best}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from clipgan.config import load_config
 from clipgan.data.toy import draw_toy_dataset
 from clipgan.errors import UserError
+from clipgan.networks.clip_encoder import build_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 TEN_COMMANDS = """
@@ -223,6 +225,23 @@ def test_an_unreadable_image_is_named(birds):
 def test_a_generator_of_another_size_is_refused(project):
     with pytest.raises(UserError, match=r"another architecture .* gf_dim 4, not 8"):
         project.evaluate("GAN.GF_DIM=8")
+
+
+def test_a_generator_that_was_trained_on_another_encoder_is_refused(project, tiny_clip, tmp_path):
+    torch.manual_seed(99)
+    build_encoder(str(tiny_clip), "", 28).save(tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"netG_epoch_1\.pth was trained on another encoder"):
+        project.evaluate(f"TRAIN.CLIP_MODEL_CHECKPOINT={tmp_path / 'other.pth'}")
+
+
+def test_a_judge_is_recognised_as_the_encoder_that_trained_the_generator_wherever_it_lies(project, tiny_clip, tmp_path):
+    shutil.copy(project.encoder, tmp_path / "copy.pth")
+    torch.manual_seed(99)
+    build_encoder(str(tiny_clip), "", 28).save(tmp_path / "other.pth")
+    for name, expected in (("copy", True), ("other", False)):
+        project.evaluate("EVAL.NUM_IMAGES=12", f"EVAL.JUDGE.CLIP_MODEL_CHECKPOINT={tmp_path / name}.pth")
+        judges = json.loads((project.samples / "r_precision.json").read_text())["judges"]
+        assert [judge["judge_trained_the_generator"] for judge in judges] == [True, expected]
 
 
 def test_evaluation_without_a_generator_asks_for_one(birds):

@@ -6,13 +6,18 @@ Every step is a command that you can type yourself; each is printed before it ru
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
-import subprocess
+import os
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
+
+from clipgan.runtime import REPOSITORY as ROOT
+from clipgan.runtime import run_script
+
 NET_G = Path("output/toy_GAN/Model/netG_best.pth")
 UNTRAINED = Path("output/toy_untrained/Model/netG_epoch_0.pth")
 REAL = Path("output/toy_real")
@@ -20,11 +25,15 @@ FID_DIMS = "192"  # 400 images give no full covariance of 2048 features
 
 
 def run(name: str, *arguments: str) -> None:
-    """Print and run one of the project's commands; stop the demo where it fails."""
+    """Print and run one of the project's commands; stop the demo where it fails.
+
+    In this process, as starting Python and PyTorch anew for each of them takes a minute in all.
+    """
     print(f"\n$ python {name} {' '.join(arguments)}", flush=True)
-    finished = subprocess.run([sys.executable, str(ROOT / name), *arguments], cwd=ROOT, check=False)
-    if finished.returncode:
-        raise SystemExit(finished.returncode)
+    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    run_script(lambda: script.main(list(arguments)))
 
 
 def score(net_g: Path, name: str) -> dict:
@@ -33,6 +42,7 @@ def score(net_g: Path, name: str) -> dict:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
+    os.chdir(ROOT)
     started = time.monotonic()
 
     def headline(text: str) -> None:

@@ -35,6 +35,7 @@ class Data:
     BOX_CROP: bool = True  # cut to the bounding box where an image has one
     CROP_SCALE: float = 76 / 64  # shorter side before the crop, in units of the crop
     FLIP: bool = True  # mirror half of the training images
+    CACHE: bool = False  # keep each training image, cut to its box and resized, in OUTPUT_DIR/cache
 
 
 @dataclass
@@ -71,6 +72,10 @@ class Train:
     RNN_GRAD_CLIP: float = 0.25  # largest gradient norm in pretraining (the name is the lineage's)
     EMA: float = 0.999  # decay of the averaged generator weights; 0 = no averaging
     PRECISION: str = "fp32"  # fp32 | bf16 | fp16
+    COMPILE: bool = False  # torch.compile the networks
+    ACCUMULATE: int = 1  # pretraining: encode the batch in so many parts, exactly the same step in less memory
+    SYNC_BN: bool = True  # several processes: batch norm over the global batch
+    STATE_INTERVAL: int = 1000  # steps between two training states, from which --resume goes on; 0 = only when stopped
     WORD_LOSS: bool = True  # False: the generator sees the sentence loss only (ablation)
     CLIP_MODEL_BASE: str = "ViT-B-32"  # open_clip model name, or a JSON file in open_clip's format
     CLIP_PRETRAINED: str = "openai"  # open_clip tag, a weights file, or empty for a random start
@@ -149,6 +154,11 @@ class Config:
     def run_name(self) -> str:
         return f"{self.DATASET_NAME}_{self.CONFIG_NAME}"
 
+    def total_steps(self, batches: int) -> int:
+        """Optimizer steps of a run whose epochs have so many batches."""
+        steps = self.TRAIN.MAX_EPOCH * batches
+        return min(steps, self.TRAIN.MAX_STEPS) if self.TRAIN.MAX_STEPS else steps
+
     def generator_arguments(self, word_dim: int, sentence_dim: int) -> dict[str, int]:
         """The plain arguments of ``networks.generator.Generator`` for an encoder of these widths."""
         return {
@@ -189,6 +199,8 @@ _AT_LEAST = {
     "TRAIN.MAX_STEPS": 0,
     "TRAIN.SNAPSHOT_INTERVAL": 1,
     "TRAIN.EMA": 0.0,
+    "TRAIN.ACCUMULATE": 1,
+    "TRAIN.STATE_INTERVAL": 0,
     "GAN.DF_DIM": 1,
     "GAN.GF_DIM": 1,
     "GAN.Z_DIM": 1,
@@ -274,6 +286,12 @@ def get_key(config: Config, key: str) -> Any:
     for name in key.split("."):
         node = getattr(node, name)
     return node
+
+
+def set_key(config: Config, key: str, value: Any) -> None:
+    """Set the value at ``SECTION.KEY``."""
+    section, _, name = key.rpartition(".")
+    setattr(get_key(config, section) if section else config, name, value)
 
 
 def _apply_override(config: Config, override: str, ignored: list[str]) -> None:

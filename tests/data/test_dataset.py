@@ -193,5 +193,5 @@ def test_incomplete_batches_are_dropped_or_kept():
 def test_batches_for_cuda_are_pinned(examples):
     sampler = EpochBatchSampler(len(examples), 5, seed=1)
     batch = next(iter(make_loader(make_dataset(examples), sampler, 2, torch.device("cuda"))))
-    assert all(tensor.is_pinned() for tensor in [*batch.images, *batch.tokens, batch.class_ids, batch.indices])
+    assert all(tensor.is_pinned() for tensor in [*batch.pixels, *batch.tokens, batch.class_ids, batch.indices])
     assert same(batch.to("cuda").to("cpu"), batch)

@@ -1,6 +1,8 @@
 """The CLIP encoder: equal to an independent implementation, and exact about what must not matter."""
 
+import copy
 import json
+import pickle
 
 import pytest
 import torch
@@ -116,7 +118,7 @@ def test_shapes_and_mask_follow_the_captions(encoder):
     words, word_mask, sentence = encoder.encode_text(encoder.tokenize(CAPTIONS))
     assert words.shape == (3, 48, 12) and word_mask.shape == (3, 12) and sentence.shape == (3, 24)
     assert word_mask.sum(1).tolist() == [7, 1, 12]
-    assert encoder.words_of(encoder.tokenize(CAPTIONS)[0]) == CAPTIONS[0].split()
+    assert encoder.tokenize.words_of(encoder.tokenize(CAPTIONS)[0]) == CAPTIONS[0].split()
     regions, image = encoder.encode_image(torch.zeros(2, 3, 64, 64))
     assert regions.shape == (2, 48, 16) and image.shape == (2, 24)
     assert encoder.region_grid == (4, 4)
@@ -136,7 +138,7 @@ def test_a_longer_caption_is_cut_at_its_end(encoder):
     long = " ".join(["red"] * 11 + ["blue"] + ["green"] * 20)
     tokens = encoder.tokenize([long])
     assert tokens.shape == (1, 14)
-    assert encoder.words_of(tokens[0])[-1] == "blue"
+    assert encoder.tokenize.words_of(tokens[0])[-1] == "blue"
 
 
 def test_a_caption_without_words_is_refused(encoder):
@@ -210,3 +212,19 @@ def test_weights_from_a_file_are_used(encoder, tmp_path):
     again = build_encoder(model_file(tmp_path), str(tmp_path / "weights.pt"), words_num=12).eval()
     tokens = encoder.tokenize(CAPTIONS)
     assert torch.equal(again.encode_text(tokens)[2], encoder.encode_text(tokens)[2])
+
+
+def test_workers_get_the_tokenizer_without_the_weights(encoder):
+    content = pickle.dumps(encoder.tokenize)
+    assert len(content) < 3_000_000  # the vocabulary; the tiny encoder's embedding of it alone has as many bytes
+    assert torch.equal(pickle.loads(content)(["a red bird"]), encoder.tokenize(["a red bird"]))
+
+
+def test_the_fingerprint_tells_weights_apart(encoder, tmp_path):
+    before = encoder.fingerprint()
+    encoder.save(tmp_path / "encoder.pth")
+    assert load_encoder(tmp_path / "encoder.pth").fingerprint() == before
+    changed = copy.deepcopy(encoder)
+    with torch.no_grad():
+        changed.region_projection.bias[0] += 1e-3
+    assert changed.fingerprint() != before

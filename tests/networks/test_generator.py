@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from clipgan.networks.blocks import ResidualBlock, glu, upsampled_conv
+from clipgan.networks.blocks import BatchNorm, ResidualBlock, glu, upsampled_conv
 from clipgan.networks.generator import Generator
 from clipgan.networks.memory import DynamicMemory
 from clipgan.published import import_dmgan_generator
@@ -186,7 +186,7 @@ def test_layers_start_orthogonal_with_batch_norm_near_1():
             matrix = module.weight.detach().flatten(1)
             product = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
             assert_close(product, torch.eye(len(product)), atol=1e-4, rtol=0)
-    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = [module for module in generator.modules() if isinstance(module, BatchNorm)]
     scales = torch.cat([norm.weight.detach() for norm in norms])
     assert scales.mean() == pytest.approx(1, abs=0.002) and scales.std() == pytest.approx(0.02, rel=0.1)
     assert not any(norm.bias.any() for norm in norms)

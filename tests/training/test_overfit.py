@@ -8,7 +8,7 @@ from clipgan.data.dataset import EpochBatchSampler, TextImageDataset, make_loade
 from clipgan.data.examples import read_examples
 from clipgan.data.toy import draw_toy_dataset
 from clipgan.networks.clip_encoder import build_encoder
-from clipgan.training.damsm_loop import matching_losses
+from clipgan.training.damsm_loop import compare, encode
 from clipgan.training.gan_loop import Gan, matching_loss
 
 PAIRS = 16
@@ -36,7 +36,8 @@ def fitted(pairs):
     optimizer = torch.optim.Adam(encoder.parameters(), 2e-3, betas=(0.9, 0.98))
     for _ in range(150):
         optimizer.zero_grad()
-        matching_losses(encoder, batch, config)["loss"].backward()
+        features = encode(encoder, batch.images[-1], torch.stack(batch.tokens, dim=1))
+        compare(features, batch.class_ids, config)["loss"].backward()
         optimizer.step()
     return encoder.freeze(), batch
 

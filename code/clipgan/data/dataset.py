@@ -2,48 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from clipgan.data.cache import ImageCache, Preparation
 from clipgan.data.examples import Example
-from clipgan.data.images import load_image, prepare_image
+from clipgan.data.images import crop_and_flip, from_uint8, pixel_pyramid
+from clipgan.distributed import even_share
 from clipgan.errors import UserError
 
 Tokenize = Callable[[list[str]], Tensor]
+
+_PREFETCH = 4  # batches that each worker prepares ahead: enough to ride out a slow file
 
 
 @dataclass(frozen=True)
 class Item:
     """One image with two of its captions."""
 
-    images: list[Tensor]  # [3, s, s] in [−1, 1], smallest first
+    pixels: list[Tensor]  # uint8 [3, s, s], smallest first
     tokens: Tensor  # int64 [2, T]
     class_id: int
     index: int
     captions: tuple[str, str]
     key: str
 
+    @cached_property
+    def images(self) -> list[Tensor]:
+        """[3, s, s] in [−1, 1], smallest first."""
+        return [from_uint8(pixels) for pixels in self.pixels]
+
 
 @dataclass
 class Batch:
-    """Images, two captions of each, and where they come from."""
+    """Images, two captions of each, and where they come from.
 
-    images: list[Tensor]  # [B, 3, s, s] in [−1, 1], smallest first
+    The images travel from the workers to the device as bytes, in a quarter of the memory; ``images`` makes floats of
+    them when it is first asked for, on the device where the batch is then.
+    """
+
+    pixels: list[Tensor]  # uint8 [B, 3, s, s], smallest first
     tokens: tuple[Tensor, Tensor]  # int64 [B, T], first and second caption
     class_ids: Tensor  # int64 [B]
     indices: Tensor  # int64 [B], places in the data set
     captions: tuple[list[str], list[str]]
     keys: list[str]
 
+    @cached_property
+    def images(self) -> list[Tensor]:
+        """[B, 3, s, s] in [−1, 1], smallest first."""
+        return [from_uint8(pixels) for pixels in self.pixels]
+
     def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
         first, second = self.tokens
         return Batch(
-            images=[move(image) for image in self.images],
+            pixels=[move(pixels) for pixels in self.pixels],
             tokens=(move(first), move(second)),
             class_ids=move(self.class_ids),
             indices=move(self.indices),
@@ -75,6 +98,7 @@ class TextImageDataset(Dataset):
         flip: mirror half of the training images.
         crop_scale: see :func:`clipgan.data.images.prepare_image`.
         train: False: centre crop, no flip, captions 0 and 1.
+        cache: the same examples, cut and resized before; None reads their files each time. The items are the same.
     """
 
     def __init__(
@@ -88,15 +112,20 @@ class TextImageDataset(Dataset):
         flip: bool = True,
         crop_scale: float = 76 / 64,
         train: bool = True,
+        cache: ImageCache | None = None,
     ):
+        preparation = Preparation(max(sizes), crop_scale, box_crop)
+        if cache is not None and (cache.preparation != preparation or len(cache) != len(examples)):
+            raise ValueError(f"{cache.path} holds {len(cache)} images as {cache.preparation}, not as {preparation}")
         self.examples = examples
         self._sizes = sorted(sizes)
         self._tokenize = tokenize
         self._seed = seed
-        self._box_crop = box_crop
+        self._preparation = preparation
         self._flip = flip
-        self._crop_scale = crop_scale
         self._train = train
+        self._cache = cache
+        self._known: dict[str, np.ndarray] = {}  # tokens by caption, int32 [T]: each worker process has its own
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -110,18 +139,8 @@ class TextImageDataset(Dataset):
         epoch, index = address
         example = self.examples[index]
         rng = np.random.default_rng((self._seed, epoch, index)) if self._train else None
-        image = load_image(example.image)
-        try:
-            images = prepare_image(
-                image,
-                example.box if self._box_crop else None,
-                self._sizes,
-                crop_scale=self._crop_scale,
-                rng=rng,
-                flip=self._flip,
-            )
-        except UserError as error:
-            raise UserError(f"{example.image}: {error}") from None
+        image = self._preparation.load(example) if self._cache is None else self._cache[index]
+        image = crop_and_flip(image, self._sizes[-1], rng, self._flip)
 
         count = len(example.captions)
         if count == 1:
@@ -131,7 +150,8 @@ class TextImageDataset(Dataset):
         else:
             first, second = rng.choice(count, 2, replace=False)
         captions = (example.captions[first], example.captions[second])
-        return Item(images, self._tokenize(list(captions)), example.class_id, index, captions, example.key)
+        pixels = pixel_pyramid(image, self._sizes)
+        return Item(pixels, self._tokens_of(captions), example.class_id, index, captions, example.key)
 
     def __getitems__(self, addresses: list[tuple[int, int]]) -> list[Item] | UserError:
         """The items of a batch. A worker process would turn a ``UserError`` into a traceback: hand it over instead."""
@@ -139,6 +159,15 @@ class TextImageDataset(Dataset):
             return [self[address] for address in addresses]
         except UserError as error:
             return error
+
+    def _tokens_of(self, captions: tuple[str, str]) -> Tensor:
+        """int64 [2, T]; training, which meets each caption again and again, tokenises it once."""
+        if not self._train:
+            return self._tokenize(list(captions))
+        new = [caption for caption in captions if caption not in self._known]
+        if new:
+            self._known.update(zip(new, self._tokenize(new).numpy().astype(np.int32), strict=True))
+        return torch.from_numpy(np.stack([self._known[caption] for caption in captions])).long()
 
 
 class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -168,8 +197,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         world_size: int = 1,
     ):
-        if batch_size % world_size:
-            raise UserError(f"TRAIN.BATCH_SIZE = {batch_size} cannot be shared out evenly among {world_size} processes")
+        even_share(batch_size, world_size)  # or an error
         self._length = length
         self._batch_size = batch_size
         self._seed = seed
@@ -208,7 +236,8 @@ def collate(items: Sequence[Item] | UserError) -> Batch | UserError:
         return items
     tokens = torch.stack([item.tokens for item in items])  # [B, 2, T]
     return Batch(
-        images=[torch.stack(images) for images in zip(*(item.images for item in items), strict=True)],
+        # In a worker, default_collate stacks straight into the memory that it shares with the main process.
+        pixels=[default_collate(pixels) for pixels in zip(*(item.pixels for item in items), strict=True)],
         tokens=(tokens[:, 0].contiguous(), tokens[:, 1].contiguous()),
         class_ids=torch.tensor([item.class_id for item in items]),
         indices=torch.tensor([item.index for item in items]),
@@ -217,25 +246,65 @@ def collate(items: Sequence[Item] | UserError) -> Batch | UserError:
     )
 
 
+@contextlib.contextmanager
+def _sigterm_held_back() -> Iterator[None]:
+    """Deliver SIGTERM after the block only; what is forked inside holds it back for good, with all of its threads."""
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Loader(DataLoader):
     """A DataLoader that raises a worker's ``UserError`` as it is, without the worker's traceback in its message."""
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in super().__iter__():
+        with _sigterm_held_back():  # here the workers start
+            batches = super().__iter__()
+        for batch in batches:
             if isinstance(batch, UserError):
                 raise batch
             yield batch
 
 
+def _heed_only_the_main_process(_worker: int) -> None:
+    """Whoever ends a job often signals all of its processes; but the run needs its workers to finish a step.
+
+    A worker ends when the main process asks for it, which at its own end it does by SIGTERM, too. The worker was
+    started with SIGTERM held back; so one thread can take each and see who sent it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def make_loader(
-    dataset: TextImageDataset, sampler: EpochBatchSampler, workers: int, device: torch.device
+    dataset: TextImageDataset, batches: Iterable[list[tuple[int, int]]], workers: int, device: torch.device
 ) -> DataLoader:
-    """A loader of :class:`Batch` that follows ``sampler``; its memory is pinned when it feeds a CUDA device."""
+    """A loader of :class:`Batch`, from lists of (epoch, index) such as ``EpochBatchSampler`` gives.
+
+    Its memory is pinned when it feeds a CUDA device. Its workers live as long as the loader and prepare up to
+    ``_PREFETCH`` batches each ahead of their use.
+    """
     return _Loader(
         dataset,
-        batch_sampler=sampler,
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
+        prefetch_factor=_PREFETCH if workers > 0 else None,
+        worker_init_fn=_heed_only_the_main_process,
+        generator=torch.Generator(),  # else each epoch would draw from the random numbers of whoever trains
     )

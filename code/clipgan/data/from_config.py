@@ -1,11 +1,17 @@
-"""The splits and the training set that a config describes."""
+"""The splits, the training set and its loader that a config describes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import torch
+from torch.utils.data import DataLoader
+
+from clipgan import distributed
 from clipgan.config import Config
-from clipgan.data.dataset import TextImageDataset, Tokenize
+from clipgan.data.cache import ImageCache, Preparation
+from clipgan.data.dataset import EpochBatchSampler, TextImageDataset, Tokenize, make_loader
 from clipgan.data.examples import Example, read_examples
 from clipgan.errors import UserError
 
@@ -24,21 +30,38 @@ def read_split(config: Config, split: str) -> list[Example]:
 def training_set(
     config: Config, examples: Sequence[Example], sizes: Sequence[int], tokenize: Tokenize
 ) -> TextImageDataset:
-    """The examples with the config's crop, flip and seed, at these sizes.
+    """The examples with the config's crop, flip and seed, at these sizes; with ``DATA.CACHE`` from a file of them.
 
     Raises:
-        UserError: a batch needs more images than there are.
+        UserError: a batch needs more images than there are, or the cache cannot be built.
     """
     if len(examples) < config.TRAIN.BATCH_SIZE:
         raise UserError(
             f"TRAIN.BATCH_SIZE is {config.TRAIN.BATCH_SIZE}, but the training split has {len(examples)} images"
         )
+    data = config.DATA
+    cache = None
+    if data.CACHE:
+        preparation = Preparation(max(sizes), data.CROP_SCALE, data.BOX_CROP)
+        folder = Path(config.OUTPUT_DIR) / "cache"
+        with distributed.main_first():
+            cache = ImageCache.of(examples, preparation, folder, config.DATASET_NAME, config.WORKERS)
     return TextImageDataset(
         examples,
         sizes,
         tokenize,
         seed=config.SEED,
-        box_crop=config.DATA.BOX_CROP,
-        flip=config.DATA.FLIP,
-        crop_scale=config.DATA.CROP_SCALE,
+        box_crop=data.BOX_CROP,
+        flip=data.FLIP,
+        crop_scale=data.CROP_SCALE,
+        cache=cache,
     )
+
+
+def training_loader(
+    config: Config, dataset: TextImageDataset, device: torch.device
+) -> tuple[EpochBatchSampler, DataLoader]:
+    """This process's share of every batch of TRAIN.BATCH_SIZE, and the sampler that sets the epoch."""
+    ranks = {"rank": distributed.rank(), "world_size": distributed.world_size()}
+    sampler = EpochBatchSampler(len(dataset), config.TRAIN.BATCH_SIZE, config.SEED, **ranks)
+    return sampler, make_loader(dataset, sampler, config.WORKERS, device)

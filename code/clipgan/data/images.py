@@ -54,8 +54,19 @@ def crop_to_box(image: Image.Image, box: Sequence[float]) -> Image.Image:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """An RGB image as float32 [3, H, W] in [−1, 1]."""
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))  # [H, W, 3], a copy: an image's own memory is read-only
-    return pixels.permute(2, 0, 1).contiguous().float().div_(127.5).sub_(1.0)
+    return from_uint8(to_pixels(image))
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """An RGB image as uint8 [3, H, W]."""
+    return torch.from_numpy(np.array(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1), order="C"))
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """Bytes as float32 in [−1, 1], of any shape and the same bits on any device."""
+    # A number to divide by would be turned into a factor on CUDA, and so into another rounding.
+    half = torch.full((), 127.5, device=images.device)
+    return images.float().div_(half).sub_(1.0)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -65,7 +76,12 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def pyramid(image: Image.Image, sizes: Sequence[int]) -> list[Tensor]:
     """A square RGB image at several sizes, smallest first: tensors [3, s, s] in [−1, 1]."""
-    return [to_tensor(_resize(image, (size, size))) for size in sorted(sizes)]
+    return [from_uint8(pixels) for pixels in pixel_pyramid(image, sizes)]
+
+
+def pixel_pyramid(image: Image.Image, sizes: Sequence[int]) -> list[Tensor]:
+    """The same as uint8 [3, s, s], a quarter of the memory."""
+    return [to_pixels(_resize(image, (size, size))) for size in sorted(sizes)]
 
 
 def prepare_image(
@@ -77,7 +93,7 @@ def prepare_image(
     rng: np.random.Generator | None = None,
     flip: bool = False,
 ) -> list[Tensor]:
-    """Box crop → shorter side to ``crop_scale`` · S → S-sized crop → flip → pyramid, S being the largest size.
+    """:func:`shrink_to_crop`, :func:`crop_and_flip` and :func:`pyramid`, S being the largest size.
 
     Args:
         image: RGB.
@@ -93,22 +109,61 @@ def prepare_image(
     Raises:
         UserError: the box lies outside the image.
     """
+    size = max(sizes)
+    return pyramid(crop_and_flip(shrink_to_crop(image, box, size, crop_scale), size, rng, flip), sizes)
+
+
+def shrink_to_crop(image: Image.Image, box: Sequence[float] | None, size: int, crop_scale: float) -> Image.Image:
+    """What is done with an image once: box crop → shorter side to ``crop_scale`` · ``size``, at least ``size``.
+
+    Args:
+        image: RGB.
+        box: x, y, width, height in pixels, or None for the whole image.
+        size: side of the crop that is to follow.
+        crop_scale: at least 1; 1 leaves nothing to crop from a square image.
+
+    Returns:
+        RGB, no side below ``size``; not square where the image, or what it holds of the box's square, is not.
+
+    Raises:
+        UserError: the box lies outside the image.
+    """
     if box is not None:
         image = crop_to_box(image, box)
-    size = max(sizes)
     shorter = max(size, round(size * crop_scale))
     factor = shorter / min(image.size)
-    image = _resize(image, (max(size, round(image.width * factor)), max(size, round(image.height * factor))))
+    return _resize(image, (max(size, round(image.width * factor)), max(size, round(image.height * factor))))
 
+
+def load_shrunk(path: str | Path, box: Sequence[float] | None, size: int, crop_scale: float) -> Image.Image:
+    """:func:`shrink_to_crop` of an image file.
+
+    Raises:
+        UserError: the file is missing or no readable image, or the box lies outside it; the message names the file.
+    """
+    image = load_image(path)
+    try:
+        return shrink_to_crop(image, box, size, crop_scale)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def crop_and_flip(image: Image.Image, size: int, rng: np.random.Generator | None, flip: bool) -> Image.Image:
+    """What differs each time: crop a square of ``size``, then mirror it or not.
+
+    Args:
+        image: no side below ``size``.
+        size: side of the crop.
+        rng: training, it places the crop and decides the flip; None is evaluation: centre crop, no flip.
+        flip: mirror with probability ½ (needs ``rng``).
+    """
     spare_x, spare_y = image.width - size, image.height - size
     if rng is None:
         left, upper = spare_x // 2, spare_y // 2
     else:
         left, upper = int(rng.integers(spare_x + 1)), int(rng.integers(spare_y + 1))
     image = image.crop((left, upper, left + size, upper + size))
-    if flip and rng is not None and rng.random() < 0.5:
-        image = ImageOps.mirror(image)
-    return pyramid(image, sizes)
+    return ImageOps.mirror(image) if flip and rng is not None and rng.random() < 0.5 else image
 
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:

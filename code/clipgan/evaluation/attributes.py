@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from clipgan import distributed
 from clipgan.data.examples import Example
 from clipgan.data.toy_oracle import attribute_accuracy, chance_accuracy, read_truth
 
@@ -16,8 +17,7 @@ class AttributeScore:
 
     def __init__(self, truths: Sequence[dict[str, str]]):
         self._truths = truths
-        self._sums: dict[str, dict[str, float]] = {}
-        self._counts: dict[str, int] = {}
+        self._batches: dict[str, list[tuple[int, dict[str, float]]]] = {}  # by name: count and scores of each batch
 
     @staticmethod
     def of(data_dir: str | Path, examples: Sequence[Example]) -> AttributeScore | None:
@@ -30,18 +30,23 @@ class AttributeScore:
     def add(self, name: str, images: Tensor, examples: Iterable[int]) -> None:
         """Read images [B, 3, S, S] in [−1, 1]; ``examples`` are the places of those whose captions they show."""
         truths = [self._truths[index] for index in examples]
-        sums = self._sums.setdefault(name, {})
-        for key, value in attribute_accuracy(images.cpu(), truths).items():
-            sums[key] = sums.get(key, 0.0) + value * len(truths)
-        self._counts[name] = self._counts.get(name, 0) + len(truths)
+        self._batches.setdefault(name, []).append((len(truths), attribute_accuracy(images.cpu(), truths)))
+
+    def join(self) -> None:
+        """Take in what all processes have read of their shares of the batches (``distributed.share``)."""
+        parts = distributed.gather_objects(self._batches)
+        names = sorted({name for part in parts for name in part})
+        self._batches = {name: distributed.interleave([part.get(name, []) for part in parts]) for name in names}
 
     def mean(self, name: str) -> float:
         """Share of the attributes that are right; a bird that is not found has none right."""
-        return self._sums[name]["mean"] / self._counts[name]
+        return self._scores(name)["mean"]
 
     def report(self) -> dict:
         """For every name its mean, the share of birds found, and each attribute; and what guessing would give."""
-        scores = {
-            name: {key: value / self._counts[name] for key, value in sums.items()} for name, sums in self._sums.items()
-        }
-        return {**scores, "chance": chance_accuracy()}
+        return {**{name: self._scores(name) for name in self._batches}, "chance": chance_accuracy()}
+
+    def _scores(self, name: str) -> dict[str, float]:
+        batches = self._batches[name]
+        total = sum(count for count, _ in batches)
+        return {key: sum(count * scores[key] for count, scores in batches) / total for key in batches[0][1]}

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from clipgan import distributed
 from clipgan.config import Config
-from clipgan.data.dataset import EpochBatchSampler, TextImageDataset, make_loader
+from clipgan.data.dataset import TextImageDataset, make_loader
 from clipgan.data.examples import Example
 from clipgan.data.images import load_image, prepare_image
-from clipgan.distributed import is_main
 from clipgan.networks.clip_encoder import ClipEncoder
 
 
@@ -41,19 +41,27 @@ def encode_captions(
     owners = torch.tensor([i for i, example in enumerate(examples) for _ in example.captions])
     classes = torch.tensor([example.class_id for example in examples])[owners]
     counts = torch.tensor([len(example.captions) for example in examples])
+    starts = distributed.share(range(0, len(texts), batch_size))
     parts = [
         encoder.encode_text(encoder.tokenize(texts[i : i + batch_size]).to(device))[2].cpu()
-        for i in tqdm(
-            range(0, len(texts), batch_size), desc="captions", unit="batch", leave=False, disable=not is_main()
-        )
+        for i in tqdm(starts, desc="captions", unit="batch", leave=False, disable=not distributed.is_main())
     ]
-    return EncodedCaptions(torch.cat(parts), owners, classes, counts.cumsum(0) - counts)
+    return EncodedCaptions(torch.cat(distributed.join(parts)), owners, classes, counts.cumsum(0) - counts)
 
 
 def evaluation_loader(
-    examples: Sequence[Example], encoder: ClipEncoder, config: Config, batch_size: int, device: torch.device
+    examples: Sequence[Example],
+    encoder: ClipEncoder,
+    config: Config,
+    batch_size: int,
+    device: torch.device,
+    order: Sequence[int] | None = None,
 ) -> DataLoader:
-    """Batches of all examples in order: centre crop, no flip, captions 0 and 1, only the largest size."""
+    """This process's share of the batches of all examples: centre crop, no flip, captions 0 and 1, the largest size.
+
+    Args:
+        order: of the examples, as places in ``examples``; None as they are.
+    """
     dataset = TextImageDataset(
         examples,
         [config.image_size],
@@ -63,8 +71,9 @@ def evaluation_loader(
         crop_scale=config.DATA.CROP_SCALE,
         train=False,
     )
-    sampler = EpochBatchSampler(len(examples), batch_size, config.SEED, shuffle=False, drop_last=False)
-    return make_loader(dataset, sampler, config.WORKERS, device)
+    addresses = [(0, int(index)) for index in (range(len(examples)) if order is None else order)]
+    batches = [addresses[i : i + batch_size] for i in range(0, len(addresses), batch_size)]
+    return make_loader(dataset, distributed.share(batches), config.WORKERS, device)
 
 
 def evaluation_image(example: Example, config: Config) -> Tensor:

@@ -45,7 +45,7 @@ def draw_examples(
         suffix = f"_{start}" if start else ""
         columns = [(f"{images.shape[-1]} px", images) for images in out.images]
         save_grid(folder / f"grid{suffix}.png", columns, part)
-        words = [encoder.words_of(row) for row in encoder.tokenize(part)]
+        words = [encoder.tokenize.words_of(row) for row in encoder.tokenize(part)]
         for stage, attention in enumerate(out.attention, start=1):
             images = out.images[stage]
             path = folder / f"attention_{images.shape[-1]}{suffix}.png"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from clipgan import distributed
 from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.data.from_config import read_split
@@ -53,10 +54,16 @@ def statistics_of_tensors(
 
     ``total`` (images) is for the progress bar, ``label`` heads it; an empty label shows none.
     """
+    return _running_statistics(images, network, total, label).statistics()
+
+
+def _running_statistics(
+    images: Iterable[Tensor], network: FidNetwork, total: int | None, label: str
+) -> RunningStatistics:
     statistics = RunningStatistics(network.dims, _device_of(network))
     for features in _outputs(images, network, total, label):
         statistics.update(features)
-    return statistics.statistics()
+    return statistics
 
 
 def probabilities_of_tensors(
@@ -68,14 +75,31 @@ def probabilities_of_tensors(
 
 
 def statistics_of_files(paths: Sequence[Path], network: FidNetwork, batch_size: int, workers: int) -> Statistics:
-    """Mean and covariance of the features of image files, of mixed sizes if they like."""
-    batches = _load_batches(paths, _read_file, batch_size, workers, network)
-    return statistics_of_tensors(batches, network, len(paths))
+    """Mean and covariance of the features of image files, of mixed sizes if they like; each process reads a share."""
+    return _statistics_of_items(paths, _read_file, network, batch_size, workers, "features")
+
+
+def _statistics_of_items(
+    items: Sequence[Any],
+    load: Callable[[Any], Tensor],
+    network: FidNetwork,
+    batch_size: int,
+    workers: int,
+    label: str,
+) -> Statistics:
+    own = distributed.share(items)
+    batches = _load_batches(own, load, batch_size, workers, network)
+    statistics = RunningStatistics(network.dims)
+    for part in distributed.gather_objects(_running_statistics(batches, network, len(own), label).cpu()):
+        statistics.merge(part)
+    return statistics.statistics()
 
 
 def probabilities_of_files(paths: Sequence[Path], network: ScoreNetwork, batch_size: int, workers: int) -> np.ndarray:
-    """Class probabilities [N, classes] float64 of image files, in their order."""
-    return probabilities_of_tensors(_load_batches(paths, _read_file, batch_size, workers, network), network, len(paths))
+    """Class probabilities [N, classes] float64 of image files, in their order; each process reads a share."""
+    own = distributed.share(paths)
+    batches = _load_batches(own, _read_file, batch_size, workers, network)
+    return np.stack(distributed.join(list(probabilities_of_tensors(batches, network, len(own)))))
 
 
 @dataclass(frozen=True)
@@ -146,16 +170,16 @@ def statistics_of_split(
     name = f"{split.config.DATASET_NAME}_{split.name}_{provenance['image_size']}px_{network.dims}"
     name += f"_{network.provenance.sha256[:8]}.npz"
     path = Path(split.config.OUTPUT_DIR) / "fid_statistics" / name
-    if path.is_file() and not recompute:
+    if not distributed.any_process(recompute or not path.is_file()):
         statistics, found = read_statistics(path)
         _check_provenance(path, found, provenance)
         return statistics, path
     load = functools.partial(evaluation_image, config=split.config)
-    images = _load_batches(split.examples, load, batch_size, workers, network)
-    statistics = statistics_of_tensors(images, network, len(split.examples), "real images")
+    statistics = _statistics_of_items(split.examples, load, network, batch_size, workers, "real images")
     provenance |= {"weights_source": network.provenance.source, "weights_random": network.provenance.random}
     try:
-        write_statistics(path, statistics, provenance)
+        if distributed.is_main():
+            write_statistics(path, statistics, provenance)
     except OSError as error:
         print(f"warning: cannot keep the real images' statistics in {path} ({error.strerror}): computed each time")
     return statistics, path
@@ -257,7 +281,7 @@ def _load_batches(
 
 def _outputs(images: Iterable[Tensor], network: nn.Module, total: int | None, label: str) -> Iterator[Tensor]:
     device = _device_of(network)
-    with tqdm(total=total, desc=label, unit="img", disable=not label, leave=False) as bar:
+    with tqdm(total=total, desc=label, unit="img", disable=not label or not distributed.is_main(), leave=False) as bar:
         for batch in images:
             yield network(batch.to(device, non_blocking=True))
             bar.update(len(batch))

@@ -72,6 +72,12 @@ class RunningStatistics:
         between = self._join(other.count, other.mean.to(self.mean))
         self.scatter += other.scatter.to(self.scatter) + torch.outer(between, between)
 
+    def cpu(self) -> RunningStatistics:
+        """The same on the CPU."""
+        other = RunningStatistics(len(self.mean))
+        other.count, other.mean, other.scatter = self.count, self.mean.cpu(), self.scatter.cpu()
+        return other
+
     def _join(self, count: int, mean: Tensor) -> Tensor:
         """Move count and mean; returns d with d dᵀ = what the distance of the two means adds to the scatter."""
         total = self.count + count

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from clipgan import distributed
 from clipgan.config import Config
 from clipgan.data.examples import Example
-from clipgan.distributed import is_main
 from clipgan.evaluation.attributes import AttributeScore
 from clipgan.evaluation.encoding import EncodedCaptions, encode_captions, evaluation_loader
 from clipgan.evaluation.r_precision import RPrecision, r_precision, retrieval_hits
@@ -39,7 +39,7 @@ def load_judges(config: Config, encoder: ClipEncoder, device: torch.device) -> l
     judges = [Judge(encoder, f"{encoder.spec.name} ({weights})", True)]
     if judge.CLIP_MODEL_CHECKPOINT:
         other = load_encoder(judge.CLIP_MODEL_CHECKPOINT, judge.CLIP_MODEL_BASE)
-        same = Path(judge.CLIP_MODEL_CHECKPOINT).resolve() == Path(train.CLIP_MODEL_CHECKPOINT or ".").resolve()
+        same = other.fingerprint() == encoder.fingerprint()
         judges.append(Judge(other.freeze().to(device), f"{other.spec.name} ({judge.CLIP_MODEL_CHECKPOINT})", same))
     elif judge.CLIP_MODEL_BASE:
         other = build_encoder(judge.CLIP_MODEL_BASE, judge.CLIP_PRETRAINED, config.TEXT.WORDS_NUM)
@@ -81,36 +81,37 @@ def evaluate_generator(
         on the drawn data set the attributes that the oracle reads from both.
     """
     samples = sample_order(examples, config.EVAL.NUM_IMAGES)
-    if folder.is_dir():  # images of an earlier sampling would be scored with the new ones
+    if distributed.is_main() and folder.is_dir():  # images of an earlier sampling would be scored with the new ones
         shutil.rmtree(folder)
+    distributed.barrier()
     oracle = AttributeScore.of(config.DATA_DIR, examples)
-    parts: list[list[torch.Tensor]] = [[] for _ in judges]
+    generated: list[list[torch.Tensor]] = []  # for each batch, each judge's features
     with PngWriter(config.WORKERS) as writer:
         for batch, images in generate_samples(generator, encoder, examples, samples, config, device):
             for sample, image in zip(batch, images, strict=True):
                 writer.write(sample_file(folder, examples[sample.example], sample.caption), image)
-            for features, judge in zip(parts, judges, strict=True):
-                features.append(judge.encoder.encode_image(images)[1].cpu())
+            generated.append([judge.encoder.encode_image(images)[1].cpu() for judge in judges])
             if oracle:
                 oracle.add("generated", images, [sample.example for sample in batch])
 
-    real_parts: list[list[torch.Tensor]] = [[] for _ in judges]
-    seen = 0
+    real: list[list[torch.Tensor]] = []
     loader = evaluation_loader(examples, encoder, config, config.EVAL.BATCH_SIZE, device)
-    for batch in tqdm(loader, desc="real images", unit="batch", leave=False, disable=not is_main()):
+    for batch in tqdm(loader, desc="real images", unit="batch", leave=False, disable=not distributed.is_main()):
         images = batch.images[-1].to(device)
-        for features, judge in zip(real_parts, judges, strict=True):
-            features.append(judge.encoder.encode_image(images)[1].cpu())
+        real.append([judge.encoder.encode_image(images)[1].cpu() for judge in judges])
         if oracle:
-            oracle.add("real", images, range(seen, seen + len(images)))
-        seen += len(images)
+            oracle.add("real", images, batch.indices.tolist())
 
+    generated, real = distributed.join(generated), distributed.join(real)
+    if oracle:
+        oracle.join()
     of_samples = torch.tensor([sample.example for sample in samples])
     reports = []
-    for judge, generated, real in zip(judges, parts, real_parts, strict=True):
+    for number, judge in enumerate(judges):
         captions = encode_captions(judge.encoder, examples, device)
-        ours = score_samples(torch.cat(generated), captions, samples, seed=config.SEED)
-        ceiling = score_samples(torch.cat(real)[of_samples], captions, samples, seed=config.SEED)
+        ours = score_samples(torch.cat([batch[number] for batch in generated]), captions, samples, seed=config.SEED)
+        of_real = torch.cat([batch[number] for batch in real])[of_samples]
+        ceiling = score_samples(of_real, captions, samples, seed=config.SEED)
         reports.append(
             {
                 "judge": judge.name,

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from clipgan import distributed
 from clipgan.config import Config
 from clipgan.data.examples import Example
-from clipgan.distributed import is_main
 from clipgan.errors import UserError
 from clipgan.evaluation.attributes import AttributeScore
 from clipgan.evaluation.encoding import encode_captions, evaluation_images
 from clipgan.evaluation.features import Split, statistics_of_split
-from clipgan.evaluation.frechet import RunningStatistics, frechet_distance
+from clipgan.evaluation.frechet import RunningStatistics, Statistics, frechet_distance
 from clipgan.evaluation.inception import load_fid_network
 from clipgan.evaluation.measure import score_samples
 from clipgan.evaluation.sampling import generate, generate_samples, sample_order, spread
@@ -43,13 +43,18 @@ class Monitor:
         self._examples = {split: spread(examples[split], config.EVAL.MEASURE_IMAGES) for split in ("train", "test")}
         self._captions = None
         self._inception = None
+        self._real: Statistics | None = None
         self._best = (config.EVAL.BEST_BY, config.EVAL.BEST_SPLIT)
         if self._best[0] == "attributes" and AttributeScore.of(config.DATA_DIR, self._examples["test"]) is None:
             raise UserError("EVAL.BEST_BY is attributes, which only the drawn data set has: use r_precision or fid")
         if self._best[0] == "fid" and not config.EVAL.INCEPTION_WEIGHTS:
             raise UserError("EVAL.BEST_BY is fid, but EVAL.INCEPTION_WEIGHTS is empty: published, random or a file")
         if config.EVAL.INCEPTION_WEIGHTS:
-            self._inception = load_fid_network(config.EVAL.INCEPTION_WEIGHTS, device=device)
+            with distributed.main_first():  # one process downloads
+                self._inception = load_fid_network(config.EVAL.INCEPTION_WEIGHTS, device=device)
+            self._real_statistics()  # stale ones are refused here, not hours later
+            if self._inception.provenance.notice:
+                print(f"fid while training: {self._inception.provenance.notice}")
 
     @torch.no_grad()
     def __call__(self, generator: nn.Module, epoch: int) -> dict[str, float | str]:
@@ -71,47 +76,52 @@ class Monitor:
         samples = sample_order(examples, len(examples))
         oracle = AttributeScore.of(config.DATA_DIR, examples)
         with_fid = self._inception is not None and split == "test"
-        statistics = RunningStatistics(self._inception.dims, self._device) if with_fid else None
         parts = []
         for batch, images in generate_samples(generator, self._encoder, examples, samples, config, self._device):
-            parts.append(self._encoder.encode_image(images)[1].cpu())
+            inception = self._inception(images).cpu() if with_fid else None
+            parts.append((self._encoder.encode_image(images)[1].cpu(), inception))
             if oracle:
                 oracle.add("generated", images, [sample.example for sample in batch])
-            if statistics:
-                statistics.update(self._inception(images))
-        score = score_samples(torch.cat(parts), self._captions[split], samples, seed=config.SEED)
+        features, inception = zip(*distributed.join(parts), strict=True)
+        score = score_samples(torch.cat(features), self._captions[split], samples, seed=config.SEED)
         numbers = {f"{split}_r_precision": score.mean}
         if oracle:
+            oracle.join()
             numbers[f"{split}_attributes"] = oracle.mean("generated")
-        if statistics:
-            real, _ = statistics_of_split(
+        if with_fid:
+            statistics = RunningStatistics(self._inception.dims)
+            for batch_features in inception:
+                statistics.update(batch_features)
+            numbers["fid"] = frechet_distance(statistics.statistics(), self._real_statistics())
+        return numbers
+
+    def _real_statistics(self) -> Statistics:
+        if self._real is None:
+            config = self._config
+            self._real, _ = statistics_of_split(
                 Split.of(config), self._inception, config.EVAL.BATCH_SIZE, config.WORKERS
             )
-            numbers["fid"] = frechet_distance(statistics.statistics(), real)
-        return numbers
+        return self._real
 
 
 class SnapshotGrid:
-    """Draws ``Image/grid_epoch_<N>.png``: fixed captions of the test split, fixed noise, the real images beside."""
+    """Draws ``Image/grid_epoch_<N>.png``: fixed captions of the test split, fixed noise, the real images beside.
 
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        encoder: ClipEncoder,
-        config: Config,
-        device: torch.device,
-        folder: RunFolder,
-    ):
+    Raises:
+        UserError: one of these images is missing or unreadable.
+    """
+
+    def __init__(self, examples: Sequence[Example], encoder: ClipEncoder, config: Config, device: torch.device):
         rows = first_of_each_class([example.class_id for example in examples], GRID_ROWS)
         self._examples = [examples[row] for row in rows]
         self._real = evaluation_images(self._examples, config)
-        self._encoder, self._config, self._device, self._folder = encoder, config, device, folder
+        self._encoder, self._config, self._device = encoder, config, device
 
-    def __call__(self, generator: nn.Module, epoch: int) -> None:
-        if not is_main():
+    def __call__(self, generator: nn.Module, epoch: int, folder: RunFolder) -> None:
+        if not distributed.is_main():
             return
         captions = [example.captions[0] for example in self._examples]
         places = range(len(captions))
         out = generate(generator, self._encoder, captions, places, self._config, self._device)
         columns = [("real", self._real)] + [(f"{images.shape[-1]} px", images) for images in out.images]
-        save_grid(self._folder.images / f"grid_epoch_{epoch}.png", columns, captions)
+        save_grid(folder.images / f"grid_epoch_{epoch}.png", columns, captions)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from clipgan import distributed
 from clipgan.config import Config
 from clipgan.data.examples import Example
-from clipgan.distributed import is_main
 from clipgan.evaluation.encoding import evaluation_images, evaluation_loader
 from clipgan.evaluation.r_precision import retrieval_hits
 from clipgan.evaluation.sampling import spread
@@ -26,7 +27,7 @@ class Validation:
 
     The numbers: ``r1`` is the mean of ``r1_image`` (a caption finds its image among 100) and ``r1_text`` (an image
     finds its caption among 100), the other 99 of other classes; ``words`` and ``sentence`` are the losses over
-    batches of TRAIN.BATCH_SIZE, caption 0 of each image.
+    batches of TRAIN.BATCH_SIZE in a fixed random order, caption 0 of each image.
     """
 
     def __init__(self, examples: Sequence[Example], config: Config, device: torch.device, folder: RunFolder):
@@ -36,32 +37,38 @@ class Validation:
         self._folder = folder
         self._classes = torch.tensor([example.class_id for example in self._examples])
         self._sheet = first_of_each_class(self._classes.tolist(), SHEET_ROWS)
+        # Splits are sorted by class; a batch of one class would have nothing to tell apart.
+        order = np.random.default_rng(config.SEED).permutation(len(self._examples))
+        self._order = torch.from_numpy(order)
         self._loader: DataLoader | None = None
 
     @torch.no_grad()
     def __call__(self, encoder: ClipEncoder, epoch: int) -> dict[str, float]:
         """Measure, and draw ``Image/attention_epoch_<epoch>.png``."""
         smooth, size = self._config.TRAIN.SMOOTH, self._config.TRAIN.BATCH_SIZE
+        gammas = (smooth.GAMMA1, smooth.GAMMA2, smooth.GAMMA3)
         if self._loader is None:
-            self._loader = evaluation_loader(self._examples, encoder, self._config, size, self._device)
-        image_features, sentences, word_total, sentence_total, batches = [], [], 0.0, 0.0, 0
+            self._loader = evaluation_loader(
+                self._examples, encoder, self._config, size, self._device, self._order.tolist()
+            )
+        parts = []
         for batch in self._loader:
             batch = batch.to(self._device)
             words, word_mask, sentence = encoder.encode_text(batch.tokens[0])
             regions, image = encoder.encode_image(batch.images[-1])
-            image_features.append(image.cpu())
-            sentences.append(sentence.cpu())
-            if len(image) == size or batches == 0:  # a smaller last batch has an easier choice
-                gammas = (smooth.GAMMA1, smooth.GAMMA2, smooth.GAMMA3)
-                word_total += float(sum(words_loss(words, word_mask, regions, batch.class_ids, *gammas)))
-                sentence_total += float(sum(sentence_loss(image, sentence, batch.class_ids, smooth.GAMMA3)))
-                batches += 1
-        image, text = torch.cat(image_features), torch.cat(sentences)
+            word_loss = sum(words_loss(words, word_mask, regions, batch.class_ids, *gammas))
+            losses = float(word_loss), float(sum(sentence_loss(image, sentence, batch.class_ids, smooth.GAMMA3)))
+            parts.append((image.cpu(), sentence.cpu(), losses))
+        images, sentences, losses = zip(*distributed.join(parts), strict=True)
+        back = self._order.argsort()
+        image, text = torch.cat(images)[back], torch.cat(sentences)[back]
+        full = [loss for part, loss in zip(images, losses, strict=True) if len(part) == size]
+        word_losses, sentence_losses = zip(*(full or losses), strict=True)  # a smaller batch has an easier choice
         own = torch.arange(len(image))
         options = {"own": own, "query_classes": self._classes, "target_classes": self._classes}
         to_image, candidates = retrieval_hits(text, image, **options)
         to_text, _ = retrieval_hits(image, text, **options)
-        if is_main():
+        if distributed.is_main():
             self._draw(encoder, epoch)
         r1_image, r1_text = float(to_image.double().mean()), float(to_text.double().mean())
         return {
@@ -69,8 +76,8 @@ class Validation:
             "r1_image": r1_image,
             "r1_text": r1_text,
             "candidates": candidates,
-            "words": word_total / batches,
-            "sentence": sentence_total / batches,
+            "words": sum(word_losses) / len(word_losses),
+            "sentence": sum(sentence_losses) / len(sentence_losses),
         }
 
     def _draw(self, encoder: ClipEncoder, epoch: int) -> None:
@@ -81,5 +88,5 @@ class Validation:
         regions, _ = encoder.encode_image(images)
         attention = word_attention(words, word_mask, regions, self._config.TRAIN.SMOOTH.GAMMA1)  # [N, W, R]
         attention = attention.unflatten(2, encoder.region_grid)
-        texts = [encoder.words_of(row) for row in tokens.cpu()]
+        texts = [encoder.tokenize.words_of(row) for row in tokens.cpu()]
         save_attention_sheet(self._folder.images / f"attention_epoch_{epoch}.png", images, texts, attention)

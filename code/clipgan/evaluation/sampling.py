@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from clipgan import distributed
 from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.data.images import to_uint8
-from clipgan.distributed import is_main
 from clipgan.networks.clip_encoder import ClipEncoder
 from clipgan.networks.generator import Generator, GeneratorOutput
 
@@ -72,6 +72,11 @@ def generate(
     return generator(noise, condition_noise, sentence, words, word_mask)
 
 
+# Images that are always computed together. The last bits of a convolution depend on the size of its batch, and now and
+# then they decide how a pixel is rounded; so neither EVAL.BATCH_SIZE nor the number of processes may change it.
+TOGETHER = 8
+
+
 def generate_samples(
     generator: Generator,
     encoder: ClipEncoder,
@@ -80,14 +85,25 @@ def generate_samples(
     config: Config,
     device: torch.device,
 ) -> Iterator[tuple[Sequence[Sample], Tensor]]:
-    """Batches of samples with their largest images [B, 3, S, S] in [−1, 1], rounded to the 8 bits of a PNG."""
-    size = config.EVAL.BATCH_SIZE
-    batches = [samples[i : i + size] for i in range(0, len(samples), size)]
-    for batch in tqdm(batches, desc="sampling", unit="batch", leave=False, disable=not is_main()):
-        captions = [examples[sample.example].captions[sample.caption] for sample in batch]
-        places = [sample.place for sample in batch]
-        images = generate(generator, encoder, captions, places, config, device).images[-1]
-        yield batch, to_uint8(images).float() / 127.5 - 1
+    """This process's share of the samples, in batches with their largest images [B, 3, S, S] in [−1, 1].
+
+    The images are rounded to the 8 bits of a PNG. ``distributed.join`` of what is made of the batches puts them in
+    the order of ``samples``.
+    """
+    size = TOGETHER * max(1, config.EVAL.BATCH_SIZE // TOGETHER)
+    batches = distributed.share([samples[i : i + size] for i in range(0, len(samples), size)])
+    for batch in tqdm(batches, desc="sampling", unit="batch", leave=False, disable=not distributed.is_main()):
+        parts = []
+        for start in range(0, len(batch), TOGETHER):
+            part = batch[start : start + TOGETHER]
+            captions = [examples[sample.example].captions[sample.caption] for sample in part]
+            places = [sample.place for sample in part]
+            missing = TOGETHER - len(part)  # of the last samples: fill up with the first of them
+            out = generate(
+                generator, encoder, captions + captions[:1] * missing, places + places[:1] * missing, config, device
+            )
+            parts.append(to_uint8(out.images[-1][: len(part)]))
+        yield batch, torch.cat(parts).float() / 127.5 - 1
 
 
 def sample_folder(net_g: str | Path) -> Path:

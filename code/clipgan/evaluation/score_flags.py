@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clipgan import runtime
+from clipgan import distributed, runtime
 from clipgan.config import Config
 from clipgan.errors import UserError
 from clipgan.evaluation.scores import Settings
@@ -58,6 +58,7 @@ def refuse_config_flags(args: argparse.Namespace, path_flag: str) -> None:
 def settings_of(args: argparse.Namespace, config: Config | None = None) -> Settings:
     """How to compute features; without a config, a folder's images go to the device of ``--gpu``."""
     device = runtime.choose_device(config.GPU_ID, config.CUDA) if config else runtime.choose_device(args.gpu)
+    distributed.initialise(device)
     workers = args.workers if args.workers is not None else (config or Config()).WORKERS
     return Settings(device, args.weights, args.batch_size, workers)
 
@@ -79,6 +80,6 @@ def save_report(report: dict[str, Any], beside: Path | None, output: str | None)
     """Print the report's warnings, write it as JSON beside the images and to ``--output``, and say where."""
     for warning in report["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
-    for path in filter(None, (beside, output)):
+    for path in filter(None, (beside, output)) if distributed.is_main() else ():
         runtime.write_json(path, report)
         print(f"written to {path}")

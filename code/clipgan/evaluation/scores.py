@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from clipgan import distributed
 from clipgan.config import Config
 from clipgan.errors import UserError
 from clipgan.evaluation.features import (
@@ -75,7 +77,7 @@ def fid_of_run(
     data_dir = Path(config.DATA_DIR)
     _require_enough((ours.path, ours.count), (data_dir, len(split.examples)))
 
-    network = load_fid_network(settings.weights, dims, settings.device)
+    network = _load_first(load_fid_network, settings.weights, dims, settings.device)
     real, cache = statistics_of_split(split, network, settings.batch_size, settings.workers, recompute)
     report = _fid_report((ours.path, ours.statistics(network, settings)), (data_dir, real), network.provenance)
     report["real"] |= split.describe() | {"statistics": str(cache)}
@@ -97,7 +99,7 @@ def fid_of_paths(first: str | Path, second: str | Path, settings: Settings, dims
     _require_enough((ours.path, ours.count), (real.path, real.count))
     network = None
     if ours.files is not None or real.files is not None:
-        network = load_fid_network(settings.weights, dims, settings.device)
+        network = _load_first(load_fid_network, settings.weights, dims, settings.device)
     a, b = ours.statistics(network, settings), real.statistics(network, settings)
     if a.dims != b.dims:
         raise UserError(f"{ours.path} has features of {a.dims} dimensions, {real.path} of {b.dims}: see --dims")
@@ -119,7 +121,7 @@ def inception_score_of_files(
         raise UserError(f"--splits must be at least 1, not {splits}")
     if len(files) < splits:
         raise UserError(f"{folder} holds {len(files)} images, fewer than --splits {splits}")
-    network = load_score_network(settings.weights, settings.device)
+    network = _load_first(load_score_network, settings.weights, settings.device)
     probabilities = probabilities_of_files(files, network, settings.batch_size, settings.workers)
     score = inception_score(probabilities, splits, shuffle_seed=seed)
     return {
@@ -184,6 +186,12 @@ class _Side:
                 f"than these ({network.provenance.source}): see --weights"
             )
         return self._read
+
+
+def _load_first(load: Callable, *arguments: Any) -> Any:
+    """Load a network in every process, but let one of them download it."""
+    with distributed.main_first():
+        return load(*arguments)
 
 
 def _require_enough(*sides: tuple[Path, int | None]) -> None:

@@ -8,7 +8,12 @@ from clipgan.losses.precision import in_float32
 
 
 def discriminator_loss(
-    discriminator: nn.Module, real: Tensor, fakes: list[Tensor], sentences: list[Tensor]
+    discriminator: nn.Module,
+    real: Tensor,
+    fakes: list[Tensor],
+    sentences: list[Tensor],
+    wrong_sentences: list[Tensor] | None = None,
+    wrong_pairs: float | None = None,
 ) -> Tensor:
     """The discriminator's loss, summed over the views (one caption each) of the same real images.
 
@@ -24,6 +29,11 @@ def discriminator_loss(
         real: real images [B, 3, s, s] in [-1, 1], B at least 2.
         fakes: for each view, images [B, 3, s, s] generated for its captions, detached.
         sentences: for each view, sentence features [B, E].
+        wrong_sentences: for each view, the sentences [B or B - 1, E] that the first images are wrongly paired with;
+            given where the images are a share of a larger batch, whose next sentence this share does not hold. None
+            takes each image's next sentence.
+        wrong_pairs: divides the sum over the wrong pairs. None: their number. The shares of a batch have different
+            numbers of them, and divide by the mean one, so that the mean of their losses is the whole batch's.
 
     Returns:
         A scalar, float32.
@@ -32,23 +42,27 @@ def discriminator_loss(
         ValueError: for a batch of one image (no wrong pair can be made of it), or unequal numbers of views.
     """
     batch = real.shape[0]
-    if batch < 2:
-        raise ValueError("the discriminator's loss needs at least 2 images, to pair one with the other's sentence")
+    if wrong_sentences is None:
+        if batch < 2:
+            raise ValueError("the discriminator's loss needs at least 2 images, to pair one with the other's sentence")
+        wrong_sentences = [sentence[1:] for sentence in sentences]
+    wrong = len(wrong_sentences[0])
+    wrong_pairs = wrong if wrong_pairs is None else wrong_pairs
     features = discriminator.features(torch.cat([real, *fakes]))  # [(1 + V) B, 8DF, 4, 4]
     real_features, *fake_features = features.split(batch)
 
     real_u, *fakes_u = discriminator.unconditional(features).split(batch)  # [B] each
     pair_features, pair_sentences = [], []
-    for view_features, sentence in zip(fake_features, sentences, strict=True):
-        pair_features += [real_features, view_features, real_features[:-1]]
-        pair_sentences += [sentence, sentence, sentence[1:]]
-    pair_logits = discriminator.conditional(torch.cat(pair_features), torch.cat(pair_sentences))  # [V (3B - 1)]
+    for view_features, sentence, wrong_sentence in zip(fake_features, sentences, wrong_sentences, strict=True):
+        pair_features += [real_features, view_features, real_features[:wrong]]
+        pair_sentences += [sentence, sentence, wrong_sentence]
+    pair_logits = discriminator.conditional(torch.cat(pair_features), torch.cat(pair_sentences))  # [V (2B + wrong)]
 
     loss = real_u.new_zeros((), dtype=torch.float32)
-    for fake_u, logits in zip(fakes_u, pair_logits.split(3 * batch - 1), strict=True):
-        real_c, fake_c, wrong_c = logits.split([batch, batch, batch - 1])
+    for fake_u, logits in zip(fakes_u, pair_logits.split(2 * batch + wrong), strict=True):
+        real_c, fake_c, wrong_c = logits.split([batch, batch, wrong])
         loss = loss + (_called_real(real_u) + _called_real(real_c)) / 2
-        loss = loss + (_called_fake(fake_u) + _called_fake(fake_c) + _called_fake(wrong_c)) / 3
+        loss = loss + (_called_fake(fake_u) + _called_fake(fake_c) + _called_fake(wrong_c, wrong_pairs)) / 3
     return loss
 
 
@@ -81,5 +95,7 @@ def _called_real(logits: Tensor) -> Tensor:
 
 
 @in_float32
-def _called_fake(logits: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
+def _called_fake(logits: Tensor, divisor: float | None = None) -> Tensor:
+    if divisor is None:
+        return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
+    return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits), reduction="sum") / divisor

@@ -122,7 +122,7 @@ def words_loss(
     Returns:
         (text to image, image to text), two scalars.
     """
-    return _matching_losses(word_similarity(words, word_mask, regions, gamma1, gamma2, gamma3), class_ids)
+    return pair_losses(word_similarity(words, word_mask, regions, gamma1, gamma2, gamma3), class_ids)
 
 
 @in_float32
@@ -139,11 +139,20 @@ def sentence_loss(image: Tensor, sentence: Tensor, class_ids: Tensor | None, gam
         (text to image, image to text), two scalars.
     """
     similarity = gamma3 * F.normalize(sentence, dim=1) @ F.normalize(image, dim=1).T  # [text, image]
-    return _matching_losses(similarity, class_ids)
+    return pair_losses(similarity, class_ids)
 
 
-def _matching_losses(similarity: Tensor, class_ids: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Cross-entropies of [text, image] similarities against the diagonal, along either axis."""
+@in_float32
+def pair_losses(similarity: Tensor, class_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Cross-entropies of similarities [B, B], captions × images, against the diagonal.
+
+    Args:
+        similarity: how well each caption fits each image.
+        class_ids: as in `words_loss`.
+
+    Returns:
+        (text to image, image to text), two scalars.
+    """
     if class_ids is not None:
         similarity = similarity.masked_fill(same_class_mask(class_ids), -torch.inf)
     own = torch.arange(similarity.shape[0], device=similarity.device)

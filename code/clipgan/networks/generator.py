@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clipgan.networks.blocks import ImageHead, ResidualBlock, UpBlock, glu, initialise
+from clipgan.networks.blocks import BatchNorm, ImageHead, ResidualBlock, UpBlock, glu, initialise
 from clipgan.networks.memory import DynamicMemory
 
 
@@ -50,16 +50,14 @@ class FirstStage(nn.Module):
         doublings = (base_size // 4).bit_length() - 1
         self.channels = gf_dim * 2**doublings
         self.linear = nn.Linear(input_dim, self.channels * 4 * 4 * 2, bias=False)
-        self.norm = nn.BatchNorm1d(self.channels * 4 * 4 * 2)
+        self.norm = BatchNorm(self.channels * 4 * 4 * 2, gated=True)
         self.up = nn.Sequential(*(UpBlock(self.channels >> i, self.channels >> (i + 1)) for i in range(doublings)))
 
     def forward(self, condition: Tensor, noise: Tensor) -> Tensor:
         x = torch.cat([condition, noise], dim=1)  # [B, C + Z]
-        x = glu(self.norm(self.linear(x)))  # [B, channels * 16]
+        x = self.norm(self.linear(x))  # [B, channels * 16]
         x = x.unflatten(1, (self.channels, 4, 4))
-        if x.device.type == "cpu" and not (self.training and x.dtype == torch.float32):
-            # Every later layer keeps this layout, up to a third faster there. But PyTorch sums a batch's statistics
-            # over it fifty times less exactly, which low precision drowns and float32 does not.
+        if x.device.type == "cpu":  # every later layer keeps this layout, up to a third faster there
             x = x.contiguous(memory_format=torch.channels_last)
         return self.up(x)  # [B, GF, base, base]
 

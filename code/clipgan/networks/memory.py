@@ -8,6 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def pointwise(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """A convolution of kernel size 1 as the matrix product that it is: [B, I, N] → [B, O, N].
+
+    Unlike PyTorch's convolution it gives the same bits for any number of threads.
+    """
+    return conv.weight.squeeze(2) @ x + conv.bias.unsqueeze(1)
+
+
 class DynamicMemory(nn.Module):
     """Memory writing, addressing, reading and the response gate.
 
@@ -40,8 +48,8 @@ class DynamicMemory(nn.Module):
         """
         height, width = features.shape[2:]
         memory = self.write(features, words)  # [B, 2C, W]
-        key = F.relu(self.key(memory))  # [B, C, W]
-        value = F.relu(self.value(memory)) * word_mask.unsqueeze(1)  # [B, C, W]
+        key = F.relu(pointwise(self.key, memory))  # [B, C, W]
+        value = F.relu(pointwise(self.value, memory)) * word_mask.unsqueeze(1)  # [B, C, W]
 
         # Pixels come first so that the softmax runs over neighbours in memory and nothing is copied in channels-last.
         pixels = features.flatten(2).transpose(1, 2)  # [B, hw, C]
@@ -49,9 +57,10 @@ class DynamicMemory(nn.Module):
         scores = scores.masked_fill(~word_mask.unsqueeze(1), torch.finfo(torch.float32).min)
         attention = scores.softmax(dim=2)  # [B, hw, W]
         response = attention.to(value.dtype) @ value.transpose(1, 2)  # [B, hw, C]
-        response = response.transpose(1, 2).unflatten(2, (height, width))  # [B, C, h, w]
+        gate = torch.sigmoid(self.response_logit(pixels, response))  # [B, hw, 1]
 
-        gate = torch.sigmoid(self.response_logit(features, response))  # [B, 1, h, w]
+        response = response.transpose(1, 2).unflatten(2, (height, width))  # [B, C, h, w]
+        gate = gate.transpose(1, 2).unflatten(2, (height, width))  # [B, 1, h, w]
         refined = torch.lerp(features, response.to(features.dtype), gate.to(features.dtype))  # [B, C, h, w]
         return refined, attention.detach().transpose(1, 2).unflatten(2, (height, width))
 
@@ -60,11 +69,14 @@ class DynamicMemory(nn.Module):
         image = features.mean(dim=(2, 3)).detach()  # [B, C]
         gate = self.word_gate(words.transpose(1, 2)) + self.image_gate(image).unsqueeze(1)  # [B, W, 1]
         gate = torch.sigmoid(gate).transpose(1, 2)  # [B, 1, W]
-        from_words = F.relu(self.word_writer(words))  # [B, 2C, W]
-        from_image = F.relu(self.image_writer(image.unsqueeze(2)))  # [B, 2C, 1]
+        from_words = F.relu(pointwise(self.word_writer, words))  # [B, 2C, W]
+        from_image = F.relu(pointwise(self.image_writer, image.unsqueeze(2)))  # [B, 2C, 1]
         return gate * from_words + (1 - gate) * from_image
 
-    def response_logit(self, features: Tensor, response: Tensor) -> Tensor:
-        """The 1x1 convolution over [features; response], each half on its own: → [B, 1, h, w]."""
-        weight_of_features, weight_of_response = self.response_gate.weight.chunk(2, dim=1)
-        return F.conv2d(features, weight_of_features, self.response_gate.bias) + F.conv2d(response, weight_of_response)
+    def response_logit(self, pixels: Tensor, response: Tensor) -> Tensor:
+        """The 1x1 convolution over [pixels; response], [B, hw, C] each, each half on its own: → [B, hw, 1].
+
+        As a matrix product, for the reason of `pointwise`.
+        """
+        of_pixels, of_response = self.response_gate.weight.flatten(1).chunk(2, dim=1)  # [1, C] each
+        return F.linear(pixels, of_pixels, self.response_gate.bias) + F.linear(response, of_response)

@@ -22,17 +22,19 @@ def save_generator(path: Path, network: nn.Module, architecture: dict, **extra) 
     checkpoint.save(path, "generator", architecture=architecture, weights=network.state_dict(), **extra)
 
 
-def load_generator(path: str | Path, architecture: dict) -> Generator:
+def load_generator(path: str | Path, architecture: dict, encoder: str | None = None) -> Generator:
     """Read a generator's snapshot.
 
     Args:
         path: a snapshot of ours, or a state dict published for DM-GAN.
         architecture: the arguments of :class:`Generator` that the config and its encoder ask for.
+        encoder: the fingerprint of the encoder whose text features it will be given; None does not care.
 
     Raises:
-        UserError: no such file, or another architecture (the differing arguments are named).
+        UserError: no such file, another architecture (the differing arguments are named), or a snapshot that says it
+            was trained on another encoder.
     """
-    return _load(path, "generator", Generator, architecture, checkpoint.import_dmgan_generator)
+    return _load(path, "generator", Generator, architecture, checkpoint.import_dmgan_generator, encoder)
 
 
 def save_discriminator(path: Path, network: nn.Module, architecture: dict, **extra) -> None:
@@ -46,7 +48,12 @@ def load_discriminator(path: str | Path, architecture: dict) -> Discriminator:
 
 
 def _load(
-    path: str | Path, kind: str, build: type[Network], architecture: dict, translate: Callable[[dict], dict]
+    path: str | Path,
+    kind: str,
+    build: type[Network],
+    architecture: dict,
+    translate: Callable[[dict], dict],
+    encoder: str | None = None,
 ) -> Network:
     """Read ``kind`` from our format or, its layer names translated, from a published state dict."""
     content = checkpoint.load(path, kind, made_by=_MADE_BY, allow_published=True)
@@ -55,6 +62,12 @@ def _load(
         _require_same(path, content["architecture"], architecture)
     else:
         weights = translate(weights)
+    trained_on = content.get("encoder", encoder)
+    if encoder is not None and trained_on != encoder:
+        raise UserError(
+            f"{path} was trained on another encoder ({trained_on}) than TRAIN.CLIP_MODEL_CHECKPOINT holds ({encoder}): "
+            "name the one that it was trained on"
+        )
     network = build(**architecture)
     checkpoint.load_weights(network, weights, path)
     return network

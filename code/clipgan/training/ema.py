@@ -34,3 +34,10 @@ class EMA:
             else:
                 value.copy_(new[name])
         torch._foreach_lerp_(averaged, latest, 1 - decay)
+
+    def state_dict(self) -> dict:
+        return {"network": self.network.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        self.updates = state["updates"]

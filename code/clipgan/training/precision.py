@@ -1,13 +1,27 @@
-"""The arithmetic that a step runs in: fp32, or bf16 / fp16 by autocast."""
+"""The arithmetic that a step runs in: fp32, or bf16 / fp16 by autocast; compiled, where that is asked for."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
+from torch import nn
 
+from clipgan import distributed
 from clipgan.errors import UserError
+
+
+def require_precision(name: str, device: torch.device) -> None:
+    """Refuse fp16 on a CPU, which has no fast fp16 convolutions.
+
+    Raises:
+        UserError: names what would do.
+    """
+    if name == "fp16" and device.type != "cuda":
+        raise UserError("TRAIN.PRECISION fp16 needs CUDA: use bf16 or fp32 on the CPU")
 
 
 class Precision:
@@ -16,12 +30,11 @@ class Precision:
     Weights, optimizer state and losses stay in float32 whatever the precision.
 
     Raises:
-        UserError: fp16 on a CPU, which has no fast fp16 convolutions.
+        UserError: fp16 on a CPU.
     """
 
     def __init__(self, name: str, device: torch.device):
-        if name == "fp16" and device.type != "cuda":
-            raise UserError("TRAIN.PRECISION fp16 needs CUDA: use bf16 or fp32 on the CPU")
+        require_precision(name, device)
         self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
         self._device = device
         if device.type == "cuda":
@@ -36,3 +49,32 @@ class Precision:
     def scaler(self) -> torch.amp.GradScaler:
         """A gradient scaler, one for each optimizer; it does nothing but for fp16."""
         return torch.amp.GradScaler(self._device.type, enabled=self._dtype == torch.float16)
+
+
+class _Compiled:
+    """A function through ``torch.compile``, or as it is from the first time that this fails."""
+
+    def __init__(self, function: Callable, name: str):
+        self._function, self._name = function, name
+        self._compiled: Callable | None = torch.compile(function)
+
+    def __call__(self, *args: Any) -> Any:
+        if self._compiled is not None:
+            try:
+                return self._compiled(*args)
+            except (RuntimeError, OSError, ImportError) as error:  # dynamo's and inductor's own are RuntimeErrors
+                self._compiled = None
+                if distributed.is_main():
+                    reason = " ".join(str(error).split())[:160]
+                    print(f"TRAIN.COMPILE: {self._name} runs uncompiled ({type(error).__name__}: {reason})")
+        return self._function(*args)
+
+
+def compile_methods(wanted: bool, network: nn.Module, *names: str) -> None:
+    """Replace methods of a network by compiled ones (``TRAIN.COMPILE``); each falls back with a line if it cannot be.
+
+    Weights and their names stay as they are.
+    """
+    for name in names if wanted else ():
+        compiled = _Compiled(getattr(network, name), f"{type(network).__name__}.{name}")
+        object.__setattr__(network, name, compiled)
