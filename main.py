@@ -31,7 +31,7 @@ from clipgan.networks.clip_encoder import ClipEncoder, build_encoder, load_encod
 from clipgan.networks.snapshots import load_generator
 from clipgan.runtime import RunFolder
 from clipgan.training.gan_loop import Gan, train_gan
-from clipgan.training.precision import require_precision
+from clipgan.training.precision import Precision
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -72,7 +72,7 @@ def _encoder(config: Config) -> ClipEncoder:
 
 def _train(config: Config, encoder: ClipEncoder, device: torch.device, earlier: RunFolder | None) -> None:
     runtime.require_even_shares(config)
-    require_precision(config.TRAIN.PRECISION, device)
+    precision = Precision(config.TRAIN.PRECISION, device)
     if config.TRAIN.ACCUMULATE > 1:
         raise UserError(
             "TRAIN.ACCUMULATE is for pretraining: batch norm and the matching losses of GAN training see whole batches "
@@ -90,7 +90,7 @@ def _train(config: Config, encoder: ClipEncoder, device: torch.device, earlier: 
     folder = runtime.open_run(config, earlier)
     sizes = "/".join(str(size) for size in config.image_sizes)
     print(f"{len(examples['train'])} training images from {config.DATA_DIR}, sizes {sizes} px")
-    print(f"{encoder.spec.name} on {device}, {config.TRAIN.PRECISION}, writing to {folder.root}")
+    print(f"{encoder.spec.name} on {device}, {precision}, writing to {folder.root}")
     print(runtime.batch_line(config))
     draw = functools.partial(grid, folder=folder)
     last = train_gan(

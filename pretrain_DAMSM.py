@@ -17,7 +17,7 @@ from clipgan.data.from_config import read_split, training_set
 from clipgan.evaluation.retrieval import Validation
 from clipgan.networks.clip_encoder import build_encoder, load_encoder
 from clipgan.training.damsm_loop import pretrain
-from clipgan.training.precision import require_precision
+from clipgan.training.precision import Precision
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     distributed.initialise(device)
     runtime.seed_everything(config.SEED)
     runtime.require_even_shares(config)
-    require_precision(config.TRAIN.PRECISION, device)
+    precision = Precision(config.TRAIN.PRECISION, device)
 
     train = config.TRAIN
     with distributed.main_first():  # one process downloads
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = training_set(config, examples["train"], [config.image_size], encoder.tokenize)
     folder = runtime.open_run(config, earlier)
     print(f"{len(examples['train'])} training and {len(examples['test'])} test images from {config.DATA_DIR}")
-    print(f"{encoder.spec.name} on {device}, images of {config.image_size} px, writing to {folder.root}")
+    print(f"{encoder.spec.name} on {device}, {precision}, images of {config.image_size} px, writing to {folder.root}")
     print(runtime.batch_line(config))
     validate = Validation(examples["test"], config, device, folder)
     best = pretrain(config, encoder.to(device), dataset, device, folder, validate, resume=earlier is not None)

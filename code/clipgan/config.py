@@ -71,7 +71,7 @@ class Train:
     LINEAR_LR: float = 2e-3  # the same of the region projection
     RNN_GRAD_CLIP: float = 0.25  # largest gradient norm in pretraining (the name is the lineage's)
     EMA: float = 0.999  # decay of the averaged generator weights; 0 = no averaging
-    PRECISION: str = "fp32"  # fp32 | bf16 | fp16
+    PRECISION: str = "fp32"  # fp32 | bf16 (fp32 where a processor would emulate it) | fp16
     COMPILE: bool = False  # torch.compile the networks
     ACCUMULATE: int = 1  # pretraining: encode the batch in so many parts, exactly the same step in less memory
     SYNC_BN: bool = True  # several processes: batch norm over the global batch

@@ -1,6 +1,7 @@
 """The parts of the training loops: schedule, running average, progress file."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from clipgan.errors import UserError
 from clipgan.training.damsm_loop import one_cycle
 from clipgan.training.ema import EMA
-from clipgan.training.precision import Precision
+from clipgan.training.precision import Precision, has_bf16
 from clipgan.training.progress import Progress
 
 
@@ -82,9 +83,24 @@ def test_fp16_on_a_cpu_is_refused():
         Precision("fp16", torch.device("cpu"))
 
 
-def test_bf16_computes_in_bf16_and_fp32_does_not():
-    layer, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
-    with Precision("bf16", torch.device("cpu")).autocast():
-        assert layer(x).dtype == torch.bfloat16
-    with Precision("fp32", torch.device("cpu")).autocast():
-        assert layer(x).dtype == torch.float32
+@pytest.mark.parametrize(
+    ("name", "bf16", "dtype", "said"),
+    [
+        ("fp32", True, torch.float32, "fp32"),
+        ("bf16", True, torch.bfloat16, "bf16"),
+        ("bf16", False, torch.float32, "fp32 (bf16 would be slower: this cpu emulates it)"),
+    ],
+)
+def test_bf16_computes_in_bf16_only_where_the_processor_has_it(monkeypatch, name, bf16, dtype, said):
+    monkeypatch.setattr("clipgan.training.precision.has_bf16", lambda device: bf16)
+    precision = Precision(name, torch.device("cpu"))
+    with precision.autocast():
+        assert torch.nn.Linear(4, 4)(torch.randn(2, 4)).dtype == dtype
+    assert str(precision) == said
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="reads Linux's list of a processor's instructions")
+def test_bf16_is_used_on_cpus_that_list_it():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    listed = any(flag in flags for flag in ("avx512_bf16", "bf16"))  # x86, ARM
+    assert has_bf16(torch.device("cpu")) == listed
