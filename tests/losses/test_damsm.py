@@ -14,6 +14,13 @@ from clipgan.losses.damsm import same_class_mask, sentence_loss, word_attention,
 GAMMAS = (4.0, 5.0, 10.0)
 
 
+@pytest.fixture(autouse=True, params=["of the real words", "of all words, as on a GPU"])
+def used_words(request, monkeypatch):
+    """Every test holds for both."""
+    if "GPU" in request.param:
+        monkeypatch.setattr(damsm, "_used_words", lambda mask: torch.arange(mask.numel()))
+
+
 def example(captions=4, images=4, dim=6, words_num=5, regions_num=9, dtype=torch.float32):
     """Words of captions of different lengths, their mask, regions."""
     torch.manual_seed(0)

@@ -76,22 +76,34 @@ def _similarity(
     regions and G the products of the image's regions, need R numbers a word instead of D.
     """
     captions, dim, length = words.shape
-    images, _, regions_num = regions.shape
-    all_words = words.transpose(0, 1).reshape(dim, captions * length)  # [D, Bt W]
-    scores = regions.transpose(1, 2) @ all_words  # [Bi, R, Bt W]
-    scores = scores.view(images, regions_num, captions, length)
-    over_words = scores.masked_fill(~word_mask, _MASKED).softmax(dim=3)  # [Bi, R, Bt, W]
-    attention = (gamma1 * over_words).softmax(dim=1)  # [Bi, R, Bt, W]
+    images = regions.shape[0]
+    used = _used_words(word_mask)  # [N]
+    columns = words.transpose(0, 1).reshape(dim, captions * length).index_select(1, used)  # [D, N]
+    # Which caption each word is of, [N, Bt]: sums over a caption's words, and copies for each of them, are products.
+    member = F.one_hot(used // length, captions) * word_mask.flatten()[used].unsqueeze(1)
+    member = member.to(words.dtype)
+    scores = regions.transpose(1, 2) @ columns  # [Bi, R, N], cosines: their exponentials need no maximum taken off
+    exponentials = scores.exp()
+    of_caption = (exponentials @ member).clamp_min(0.1)  # [Bi, R, Bt], at least 1/e but where a caption is empty
+    over_words = exponentials * (of_caption.reciprocal() @ member.T)  # [Bi, R, N]
+    attention = (gamma1 * over_words).softmax(dim=1)  # [Bi, R, N]
 
-    dot = (attention * scores).sum(dim=1)  # [Bi, Bt, W]
+    dot = (attention * scores).sum(dim=1)  # [Bi, N]
     gram = regions.transpose(1, 2) @ regions  # [Bi, R, R]
-    attention = attention.view(images, regions_num, captions * length)
-    squared_norm = (attention * (gram @ attention)).sum(dim=1).view_as(dot)  # [Bi, Bt, W]
-    cosine = dot / squared_norm.clamp_min(1e-12).sqrt()  # [Bi, Bt, W]
+    squared_norm = (attention * (gram @ attention)).sum(dim=1)  # [Bi, N]
+    cosine = dot / squared_norm.clamp_min(1e-12).sqrt()  # [Bi, N]
 
-    best_words = (gamma2 * cosine).masked_fill(~word_mask, _MASKED).logsumexp(dim=2)  # [Bi, Bt]
+    padded = cosine.new_zeros(images, captions * length).index_copy(1, used, cosine).view(images, captions, length)
+    best_words = (gamma2 * padded).masked_fill(~word_mask, _MASKED).logsumexp(dim=2)  # [Bi, Bt]
     similarity = gamma3 / gamma2 * best_words
     return similarity.masked_fill(~word_mask.any(dim=1), 0.0).T  # [Bt, Bi]
+
+
+def _used_words(word_mask: Tensor) -> Tensor:
+    """Places in the flattened mask to compute with: on a CPU the real words; a GPU would have to wait to know them."""
+    if word_mask.device.type == "cpu":
+        return word_mask.flatten().nonzero().squeeze(1)
+    return torch.arange(word_mask.numel(), device=word_mask.device)
 
 
 def same_class_mask(class_ids: Tensor) -> Tensor:
