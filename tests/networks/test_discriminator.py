@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from clipgan.losses.adversarial import discriminator_loss, generator_loss
-from clipgan.networks.discriminator import Discriminator, SpectralConv
+from clipgan.networks.discriminator import Discriminator, JointConv, SpectralConv
 from clipgan.published import import_dmgan_discriminator
 
 SIZES = [8, 16, 32, 64, 128]
@@ -35,6 +35,23 @@ def normalised_convs(discriminator):
 
 def singular_vectors(discriminator):
     return {name: tensor.clone() for name, tensor in discriminator.named_buffers() if name.endswith(("._u", "._v"))}
+
+
+def test_the_joint_convolution_is_that_of_stacked_features_for_any_pairs():
+    torch.manual_seed(0)
+    conv = JointConv(3, 2, 4)
+    features, vectors = torch.randn(5, 3, 4, 4, requires_grad=True), torch.randn(3, 2, requires_grad=True)
+    pairs = torch.tensor([0, 4, 4, 2]), torch.tensor([2, 0, 1, 1])
+    stacked = torch.cat([features[pairs[0]], vectors[pairs[1]][:, :, None, None].expand(-1, -1, 4, 4)], dim=1)
+    plain = F.conv2d(stacked, conv.weight, conv.bias, padding=1)
+    gradient = torch.randn_like(plain)
+    inputs = [features, vectors, *conv.parameters()]
+    ours = conv(features, vectors, pairs)
+    assert_close(ours, plain, atol=1e-6, rtol=1e-5)
+    for a, b in zip(*(torch.autograd.grad(y, inputs, gradient) for y in (ours, plain)), strict=True):
+        assert_close(a, b, atol=1e-5, rtol=1e-5)
+    own = conv(features[:3], vectors)
+    assert_close(own, conv(features, vectors, (torch.arange(3), torch.arange(3))), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [64, 128, 256])

@@ -22,7 +22,7 @@ def discriminator_loss(
     the wrong pairs are image i with sentence i + 1, for all i but the last (which would need the first again).
 
     One pass gives the features of all images, as the real ones are the same for every view, and one pass of the
-    conditional head judges all pairs.
+    conditional head judges all pairs, most images and sentences being in several.
 
     Args:
         discriminator: a `Discriminator` for images of this size.
@@ -46,17 +46,14 @@ def discriminator_loss(
         if batch < 2:
             raise ValueError("the discriminator's loss needs at least 2 images, to pair one with the other's sentence")
         wrong_sentences = [sentence[1:] for sentence in sentences]
+    if not len(fakes) == len(sentences) == len(wrong_sentences):
+        raise ValueError(f"each of the {len(fakes)} views needs its sentences and its wrong sentences")
     wrong = len(wrong_sentences[0])
     wrong_pairs = wrong if wrong_pairs is None else wrong_pairs
     features = discriminator.features(torch.cat([real, *fakes]))  # [(1 + V) B, 8DF, 4, 4]
-    real_features, *fake_features = features.split(batch)
-
     real_u, *fakes_u = discriminator.unconditional(features).split(batch)  # [B] each
-    pair_features, pair_sentences = [], []
-    for view_features, sentence, wrong_sentence in zip(fake_features, sentences, wrong_sentences, strict=True):
-        pair_features += [real_features, view_features, real_features[:wrong]]
-        pair_sentences += [sentence, sentence, wrong_sentence]
-    pair_logits = discriminator.conditional(torch.cat(pair_features), torch.cat(pair_sentences))  # [V (2B + wrong)]
+    pairs = _pairs(len(fakes), batch, wrong, features.device)
+    pair_logits = discriminator.conditional(features, torch.cat([*sentences, *wrong_sentences]), pairs)
 
     loss = real_u.new_zeros((), dtype=torch.float32)
     for fake_u, logits in zip(fakes_u, pair_logits.split(2 * batch + wrong), strict=True):
@@ -64,6 +61,20 @@ def discriminator_loss(
         loss = loss + (_called_real(real_u) + _called_real(real_c)) / 2
         loss = loss + (_called_fake(fake_u) + _called_fake(fake_c) + _called_fake(wrong_c, wrong_pairs)) / 3
     return loss
+
+
+def _pairs(views: int, batch: int, wrong: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each view in turn its real, its generated and its wrong pairs, [V (2B + wrong)] in all.
+
+    Returns:
+        Places in [real images, images of each view], and in [sentences of each view, wrong sentences of each view].
+    """
+    all_of, few = torch.arange(batch, device=device), torch.arange(wrong, device=device)
+    images, sentences = [], []
+    for view in range(views):
+        images += [all_of, (1 + view) * batch + all_of, few]
+        sentences += [view * batch + all_of, view * batch + all_of, views * batch + view * wrong + few]
+    return torch.cat(images), torch.cat(sentences)
 
 
 def generator_loss(discriminator: nn.Module, fake: Tensor, sentence: Tensor) -> Tensor:

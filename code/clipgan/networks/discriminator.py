@@ -4,6 +4,7 @@ Sources: Zhu et al., "DM-GAN", 2019; Miyato et al., "Spectral Normalization for 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -20,6 +21,35 @@ class SpectralConv(nn.Conv2d):
         with torch.autocast(x.device.type, enabled=False):
             weight = self.weight
         return self._conv_forward(x, weight, self.bias)
+
+
+# Along one axis of 4 pixels, which taps of a 3-tap kernel stay inside; [9, 16] for 3x3 taps and 4x4 pixels.
+_INSIDE = torch.tensor([[0.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0]])
+_INSIDE_2D = torch.einsum("ya,xb->yxab", _INSIDE, _INSIDE).reshape(9, 16)
+
+
+class JointConv(SpectralConv):
+    """A 3x3 convolution of 4x4 features stacked on a vector that is repeated at each pixel, for pairs of the two.
+
+    It is the sum of a convolution of the features and one of the repeated vector. So each is convolved once, however
+    many pairs it is in; and where every pixel is the same, the weight's taps can be added first.
+    """
+
+    def __init__(self, feature_channels: int, vector_channels: int, out_channels: int) -> None:
+        super().__init__(feature_channels + vector_channels, out_channels, kernel_size=3, padding=1)
+        self.widths = [feature_channels, vector_channels]
+        self.register_buffer("inside", _INSIDE_2D.clone(), persistent=False)
+
+    def forward(self, features: Tensor, vectors: Tensor, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Features [N, C, 4, 4], vectors [M, E] → [P, O, 4, 4]; see `Discriminator.conditional` for `pairs`."""
+        with torch.autocast(features.device.type, enabled=False):
+            of_features, of_vectors = self.weight.split(self.widths, dim=1)
+            summed = torch.einsum("oet,tp->ope", of_vectors.flatten(2), self.inside).flatten(0, 1)  # [16 O, E]
+        from_features = F.conv2d(features, of_features, self.bias, padding=1)  # [N, O, 4, 4]
+        from_vectors = F.linear(vectors, summed).view(len(vectors), -1, 4, 4)  # [M, O, 4, 4]
+        if pairs is not None:
+            from_features, from_vectors = from_features[pairs[0]], from_vectors[pairs[1]]
+        return from_features + from_vectors
 
 
 def _activation() -> nn.Module:
@@ -59,9 +89,7 @@ class Discriminator(nn.Module):
 
         self.trunk = nn.Sequential(*layers)
         self.unconditional_head = nn.Conv2d(channels, 1, kernel_size=4)
-        self.joint = nn.Sequential(
-            SpectralConv(channels + sentence_dim, channels, kernel_size=3, padding=1), _activation()
-        )
+        self.joint = nn.Sequential(JointConv(channels, sentence_dim, channels), _activation())
         self.conditional_head = nn.Conv2d(channels, 1, kernel_size=4)
 
         self.apply(initialise)
@@ -83,8 +111,18 @@ class Discriminator(nn.Module):
         """Features [B, 8DF, 4, 4] → logits [B]: is the image real?"""
         return self.unconditional_head(features).flatten()
 
-    def conditional(self, features: Tensor, sentence: Tensor) -> Tensor:
-        """Features [B, 8DF, 4, 4], sentences [B, E] → logits [B]: is the image real, and does the sentence fit it?"""
-        tiled = sentence[:, :, None, None].expand(-1, -1, 4, 4).to(features.dtype)  # [B, E, 4, 4]
-        joint = self.joint(torch.cat([features, tiled], dim=1))  # [B, 8DF, 4, 4]
-        return self.conditional_head(joint).flatten()
+    def conditional(
+        self, features: Tensor, sentence: Tensor, pairs: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Is the image real, and does the sentence fit it?
+
+        Args:
+            features: [N, 8DF, 4, 4].
+            sentence: [M, E].
+            pairs: which features are judged with which sentence, int64 [P] each. None: each with its own, N = M = P.
+
+        Returns:
+            Logits [P].
+        """
+        conv, activation = self.joint
+        return self.conditional_head(activation(conv(features, sentence, pairs))).flatten()
