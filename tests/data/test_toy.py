@@ -69,8 +69,8 @@ def test_captions_are_short_enough_to_stay_whole_and_worded_in_many_ways():
     assert max(len(caption.split()) for caption in captions) <= 18
 
 
-def test_test_classes_are_new_combinations_of_familiar_values():
-    train, test = toy.split_classes(400, np.random.default_rng(0))
+def test_test_images_show_new_combinations_of_familiar_values():
+    train, test = toy.split_combinations(400, np.random.default_rng(0))
     assert not set(train) & set(test)
     assert len(set(test)) == 40 and len(set(train)) == 104
     for place, name in enumerate(("body", "wing", "head", "background")):
@@ -80,19 +80,19 @@ def test_test_classes_are_new_combinations_of_familiar_values():
     assert all(body not in (wing, head) for body, wing, head, _ in train + test)
 
 
-def test_class_ids_of_the_splits_are_disjoint_and_tell_the_combination(many):
-    truth, of_class = read_truth(many), {}
-    ids = {}
+def test_a_class_is_a_combination_of_colours_and_size(many):
+    truth, of_class, ids, colours = read_truth(many), {}, {}, {}
     for split in ("train", "test"):
         examples = read_examples(many, split, "birds", captions_per_image=1)
         ids[split] = Counter(example.class_id for example in examples)
         for example in examples:
             scene = truth[example.key]
-            combination = tuple(scene[name] for name in ("body", "wing", "head", "background"))
-            assert of_class.setdefault(example.class_id, combination) == combination
-    assert not set(ids["train"]) & set(ids["test"])
-    assert len(set(of_class.values())) == len(of_class)
-    assert len(ids["test"]) == 40 and max(ids["test"].values()) <= 10  # retrieval among 100 means something
+            kind = {name: value for name, value in scene.items() if name != "beak"}
+            assert of_class.setdefault(example.class_id, kind) == kind
+            colours.setdefault(split, set()).add(tuple(scene[name] for name in ("body", "wing", "head", "background")))
+    assert not colours["train"] & colours["test"] and len(colours["test"]) == 40
+    assert len({tuple(scene.values()) for scene in of_class.values()}) == len(of_class)
+    assert len(ids["test"]) > 70 and max(ids["test"].values()) <= 10  # retrieval among 100 means something
 
 
 def test_the_palette_is_well_separated():
@@ -149,7 +149,9 @@ def test_the_truth_comes_by_key_and_only_for_toy_data(toy_birds, tmp_path):
     example = read_examples(toy_birds, "test", "birds", captions_per_image=1)[0]
     scene = truth[example.key]
     assert list(scene) == list(ATTRIBUTES)
-    assert example.key.split("/")[0].endswith(f"{scene['body']}_{scene['wing']}_{scene['head']}_{scene['background']}")
+    assert example.key.split("/")[0].endswith(
+        f".{scene['body']}_{scene['wing']}_{scene['head']}_{scene['background']}_{scene['size']}"
+    )
     assert read_truth(tmp_path) is None
     (tmp_path / "attributes.json").write_text(json.dumps({"attributes": {"a": {"colour": "red"}}}))
     with pytest.raises(UserError, match=r"attributes\.json"):

@@ -1,8 +1,9 @@
 """Writes the toy data set: small scenes with one bird whose colours, beak and size its captions name.
 
-Classes are combinations of body, wing, head and background colour, and those of the test split are never seen in
-training, though each single colour is. Nothing is downloaded, and because the scenes are drawn, the truth is known:
-:mod:`clipgan.data.toy_oracle` reads it back from an image.
+A class is a combination of body, wing, head and background colour and of size; the beak differs within it, as between
+birds of a species. The test split's combinations of colours are never seen in training, though each single colour is.
+Nothing is downloaded, and because the scenes are drawn, the truth is known: :mod:`clipgan.data.toy_oracle` reads it
+back from an image.
 
 Train on it without box crop (it would undo the size) and without flips.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from clipgan.data.toy_scene import (
+    ATTRIBUTES,
     BACKGROUND_COLOURS,
     BEAKS,
     BIRD_COLOURS,
@@ -33,8 +35,10 @@ from clipgan.data.toy_scene import (
 from clipgan.errors import UserError
 
 CAPTIONS = {"birds": 10, "coco": 5, "manifest": 10}  # an image, by layout
-TEST_CLASSES = 40  # at most, of 144
+TEST_COMBINATIONS = 40  # of colours, at most, of 144
 EXAMPLE_CAPTIONS = 6
+
+_OF_CLASS = ("body", "wing", "head", "background", "size")
 
 # Each names all six attributes within 18 words, so that none is lost where captions are cut.
 _TEMPLATES = (
@@ -72,8 +76,8 @@ def scene_captions(attributes: Attributes, count: int, rng: np.random.Generator)
     return captions
 
 
-def split_classes(test: int, rng: np.random.Generator) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Colour combinations (body, wing, head, background) for training and for ``test`` images, at least two a class.
+def split_combinations(test: int, rng: np.random.Generator) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Colour combinations (body, wing, head, background) for training and for ``test`` images, at least two each.
 
     Wing and head never have the body's colour: each part can be seen.
     """
@@ -84,7 +88,7 @@ def split_classes(test: int, rng: np.random.Generator) -> tuple[list[tuple[str, 
         if body not in (wing, head)
     ]
     shuffled = [combinations[i] for i in rng.permutation(len(combinations))]
-    count = min(TEST_CLASSES, max(1, math.ceil(test / 2)))
+    count = min(TEST_COMBINATIONS, max(1, math.ceil(test / 2)))
     return shuffled[count:], shuffled[:count]
 
 
@@ -125,15 +129,12 @@ def draw_toy_dataset(
         raise UserError(f"{root}: exists already; remove it or name another folder")
 
     rng = np.random.default_rng(seed)
-    classes = dict(zip(("train", "test"), split_classes(test, rng), strict=True))
-    everything = sorted(itertools.chain(*classes.values()))
-    numbers = {combination: number for number, combination in enumerate(everything, start=1)}
     splits = {}
-    for split, count in (("train", train), ("test", test)):
-        combinations = (classes[split][i % len(classes[split])] for i in range(count))
+    for (split, count), combinations in zip(
+        (("train", train), ("test", test)), split_combinations(test, rng), strict=True
+    ):
         splits[split] = [
-            _make_scene(combination, numbers[combination], layout, split, i, rng)
-            for i, combination in enumerate(combinations)
+            _make_scene(combinations[i % len(combinations)], layout, split, i, rng) for i in range(count)
         ]
     examples = [
         scene_captions(splits["test"][i % test].attributes, 1, rng)[0]
@@ -156,14 +157,23 @@ def draw_toy_dataset(
     partial.replace(root)
 
 
+def class_number(attributes: Attributes) -> int:
+    """1, 2, …: a number for each combination of what makes a class."""
+    values = asdict(attributes)
+    places = [ATTRIBUTES[name].index(values[name]) for name in _OF_CLASS]
+    return 1 + int(np.ravel_multi_index(places, [len(ATTRIBUTES[name]) for name in _OF_CLASS]))
+
+
 def _make_scene(
-    combination: tuple[str, ...], class_id: int, layout: str, split: str, number: int, rng: np.random.Generator
+    combination: tuple[str, ...], layout: str, split: str, number: int, rng: np.random.Generator
 ) -> _Scene:
     body, wing, head, background = combination
     beak, size = str(rng.choice(BEAKS)), str(rng.choice(tuple(SIZES)))
     attributes = Attributes(body, wing, head, beak, size, background)
+    class_id = class_number(attributes)
+    class_name = "_".join(getattr(attributes, name) for name in _OF_CLASS)
     key = {
-        "birds": f"{class_id:03d}.{'_'.join(combination)}/Toy_Bird_{split}_{number:05d}",
+        "birds": f"{class_id:03d}.{class_name}/Toy_Bird_{split}_{number:05d}",
         "coco": f"toy_{split}_{number:06d}",
         "manifest": f"images/{split}_{number:05d}",
     }[layout]
