@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from clipgan import checkpoint
 from clipgan.config import load_config
 from clipgan.data.toy import draw_toy_dataset
 from clipgan.errors import UserError
 from clipgan.networks.clip_encoder import build_encoder
+from clipgan.networks.snapshots import load_generator
 
 ROOT = Path(__file__).resolve().parents[1]
 TEN_COMMANDS = """
@@ -139,6 +141,11 @@ def test_sampling_writes_one_image_a_caption_and_a_report(project):
     report = json.loads((project.samples / "r_precision.json").read_text())
     judge = report["judges"][0]
     assert judge["judge_trained_the_generator"] and judge["generated"]["images"] == 15
+    snapshot = torch.load(project.run / "Model" / "netG_epoch_1.pth", weights_only=True)
+    assert judge["judge_fingerprint"] == snapshot["encoder"] != report["generator_fingerprint"]
+    assert report["generator_fingerprint"] == checkpoint.fingerprint(
+        load_generator(report["generator"], snapshot["architecture"])
+    )
     assert 0 <= judge["generated"]["mean"] <= 1 and judge["chance"] == 1 / judge["generated"]["candidates"]
     assert 0 <= report["attributes"]["generated"]["mean"] <= 1
     assert report["attributes"]["real"].keys() == report["attributes"]["generated"].keys()
@@ -172,7 +179,7 @@ def test_fid_and_inception_score_write_their_reports(project):
     assert fid["value"] > 0 and fid["generated"]["count"] == 15 and fid["real"]["count"] == 12
     project.score("inception_score.py", "--splits", "3", "--batch_size", "8")
     score = json.loads((project.samples / "inception_score.json").read_text())
-    assert score["mean"] >= 1
+    assert score["mean"] >= 1 and "15 images in 3 splits are few" in score["warnings"][0]
 
 
 def test_training_goes_on_from_a_snapshot(project, capsys):

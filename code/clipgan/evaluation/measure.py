@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from clipgan import distributed
+from clipgan import checkpoint, distributed
 from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.evaluation.attributes import AttributeScore
@@ -115,6 +115,7 @@ def evaluate_generator(
         reports.append(
             {
                 "judge": judge.name,
+                "judge_fingerprint": judge.encoder.fingerprint(),
                 "judge_trained_the_generator": judge.trained_generator,
                 "generated": asdict(ours),
                 "real": asdict(ceiling),
@@ -123,6 +124,7 @@ def evaluate_generator(
         )
     return {
         "metric": "R-precision",
+        "generator_fingerprint": checkpoint.fingerprint(generator),
         "protocol": f"cosine, own caption against {CANDIDATES - 1} of other classes, a tie is a miss, {FOLDS} folds",
         "image_size": config.image_size,
         "box_crop": config.DATA.BOX_CROP,

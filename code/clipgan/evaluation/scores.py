@@ -124,6 +124,12 @@ def inception_score_of_files(
     network = _load_first(load_score_network, settings.weights, settings.device)
     probabilities = probabilities_of_files(files, network, settings.batch_size, settings.workers)
     score = inception_score(probabilities, splits, shuffle_seed=seed)
+    warnings = []
+    if len(files) < splits * network.classes:
+        warnings.append(
+            f"{len(files)} images in {splits} splits are few for {network.classes} classes: "
+            "scores of few images come out low"
+        )
     return {
         "metric": "Inception Score",
         "mean": score.mean,
@@ -135,7 +141,7 @@ def inception_score_of_files(
         "classes": network.classes,
         "weights": network.provenance.as_dict(),
         "seed": seed,
-        "warnings": [],
+        "warnings": warnings,
         "versions": versions(),
     }
 
