@@ -113,7 +113,7 @@ class Judge:
 @dataclass
 class Eval:
     NUM_IMAGES: int = 30000
-    BATCH_SIZE: int = 32
+    BATCH_SIZE: int = 32  # images are sampled 8 together: rounded down to a multiple of 8, and at least 8
     INTERVAL: int = 0  # GAN training: measure the EMA generator every so many epochs; 0 = at snapshots
     MEASURE_IMAGES: int = 1000  # images that a measurement during training takes, spread over the split
     BEST_BY: str = "r_precision"  # the measure that keeps netG_best.pth: r_precision | attributes | fid
