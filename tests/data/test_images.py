@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clipgan.data.images import crop_to_box, load_image, prepare_image, pyramid, to_tensor, to_uint8
+from clipgan.data.images import crop_to_box, load_image, pixel_pyramid, prepare_image, pyramid, to_tensor, to_uint8
 from clipgan.errors import UserError
 
 
@@ -68,6 +68,16 @@ def test_the_box_crop_is_clipped_to_the_image():
 def test_a_box_that_holds_nothing_of_the_image_is_refused_with_both_their_sizes(box):
     with pytest.raises(UserError, match=r"box \[.*holds nothing of the image, which is 100 x 80"):
         crop_to_box(map_of_places(100, 80), box)
+
+
+def test_a_pyramid_is_pillows():
+    """Antialiased bilinear resizing, level for level (a processor without vector instructions may round one by one)."""
+    noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((96, 96), Image.Resampling.BICUBIC)
+    for size, pixels in zip((24, 40, 48, 96), pixel_pyramid(image, [96, 24, 48, 40]), strict=True):
+        pillows = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.int16).transpose(2, 0, 1)
+        assert pixels.dtype == torch.uint8 and pixels.is_contiguous()
+        assert np.abs(pixels.numpy() - pillows).max() <= 1
 
 
 def test_a_pyramid_is_smallest_first_and_keeps_the_colour():
