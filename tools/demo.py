@@ -25,7 +25,7 @@ FID_DIMS = "192"  # 400 images give no full covariance of 2048 features
 
 
 def run(name: str, *arguments: str) -> None:
-    """Print and run one of the project's commands; stop the demo where it fails.
+    """Print and run one of the project's commands; the demo ends where it fails or is stopped.
 
     In this process, as starting Python and PyTorch anew for each of them takes a minute in all.
     """
@@ -33,7 +33,7 @@ def run(name: str, *arguments: str) -> None:
     spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    run_script(lambda: script.main(list(arguments)))
+    script.main(list(arguments))
 
 
 def score(net_g: Path, name: str) -> dict:
@@ -109,4 +109,4 @@ def print_table() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

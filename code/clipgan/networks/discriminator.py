@@ -48,7 +48,8 @@ class JointConv(SpectralConv):
         from_features = F.conv2d(features, of_features, self.bias, padding=1)  # [N, O, 4, 4]
         from_vectors = F.linear(vectors, summed).view(len(vectors), -1, 4, 4)  # [M, O, 4, 4]
         if pairs is not None:
-            from_features, from_vectors = from_features[pairs[0]], from_vectors[pairs[1]]
+            from_features = from_features.index_select(0, pairs[0])
+            from_vectors = from_vectors.index_select(0, pairs[1])
         return from_features + from_vectors
 
 
