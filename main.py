@@ -31,7 +31,7 @@ from clipgan.networks.clip_encoder import ClipEncoder, build_encoder, load_encod
 from clipgan.networks.snapshots import load_generator
 from clipgan.runtime import RunFolder
 from clipgan.training.gan_loop import Gan, train_gan
-from clipgan.training.precision import Precision
+from clipgan.training.precision import Precision, full_precision
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -76,7 +76,7 @@ def _train(config: Config, encoder: ClipEncoder, device: torch.device, earlier: 
     if config.TRAIN.ACCUMULATE > 1:
         raise UserError(
             "TRAIN.ACCUMULATE is for pretraining: batch norm and the matching losses of GAN training see whole batches "
-            "only; for less memory lower TRAIN.BATCH_SIZE, set TRAIN.PRECISION to bf16, or use more processes"
+            "only; for less memory lower TRAIN.BATCH_SIZE, set TRAIN.PRECISION to bf16 or fp16, or use more processes"
         )
     examples = {split: read_split(config, split) for split in ("train", "test")}
     dataset = training_set(config, examples["train"], config.image_sizes, encoder.tokenize)
@@ -104,7 +104,8 @@ def _validate(config: Config, generator: torch.nn.Module, encoder: ClipEncoder, 
     examples = read_split(config, "test")
     judges = load_judges(config, encoder, device)
     folder = sample_folder(config.TRAIN.NET_G)
-    report = evaluate_generator(generator, encoder, judges, examples, config, device, folder)
+    with full_precision(device):
+        report = evaluate_generator(generator, encoder, judges, examples, config, device, folder)
     report |= {"generator": config.TRAIN.NET_G, "versions": runtime.versions()}
     path = folder.parent / "r_precision.json"
     if distributed.is_main():

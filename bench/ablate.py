@@ -28,6 +28,7 @@ from clipgan.networks.clip_encoder import ClipEncoder, load_encoder
 from clipgan.networks.generator import Generator, GeneratorOutput
 from clipgan.networks.snapshots import load_generator
 from clipgan.training.gan_loop import Gan, train_gan
+from clipgan.training.precision import full_precision
 
 VARIANTS = {
     "full method": [],
@@ -72,9 +73,10 @@ def run(variant: str, config: Config, examples: dict[str, list[Example]], encode
     generator = load_generator(last, gan.generator_arguments).requires_grad_(False).eval().to(device)
     generator.__class__ = kind
     judges = load_judges(config, encoder, device)
-    report = evaluate_generator(
-        generator, encoder, judges, examples["test"], config, device, last.with_suffix("") / "valid" / "single"
-    )
+    with full_precision(device):
+        report = evaluate_generator(
+            generator, encoder, judges, examples["test"], config, device, last.with_suffix("") / "valid" / "single"
+        )
     scores = {name: score(report) for name, score in SCORES.items()}
     runtime.write_json(path, scores)
     return scores

@@ -33,6 +33,7 @@ from clipgan.networks.generator import Generator
 from clipgan.runtime import REPOSITORY
 from clipgan.training.damsm_loop import Features, compare
 from clipgan.training.gan_loop import matching_loss, wrong_pairs_of
+from clipgan.training.precision import Precision
 
 TOY, SKIPPED = "cfg/toy/GAN.yml", 20  # the first steps of a run are slower
 
@@ -68,7 +69,7 @@ def with_the_processes(bench: Bench) -> None:
         draw_toy_dataset(f"{root}/data", train=batch * steps, test=40)  # no epoch ends before the last step
         torch.manual_seed(0)
         build_encoder(TINY_ENCODER, "", config.TEXT.WORDS_NUM).save(f"{root}/encoder.pth")
-        what = f"of {TOY} in {config.TRAIN.PRECISION}, batch {batch} in all, a thread each"
+        what = f"of {TOY} in {Precision(config.TRAIN.PRECISION, bench.device)}, batch {batch} in all, a thread each"
         loss = f"sentence loss, steps {SKIPPED + 1}–{steps}"
         print(f"\n| processes | a step {what} | speed-up | {loss} |\n|---|---|---|---|")
         first = None

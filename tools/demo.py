@@ -15,6 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
+from clipgan.data.toy import OF_CLASS
+from clipgan.errors import Stopped, UserError
 from clipgan.runtime import REPOSITORY as ROOT
 from clipgan.runtime import run_script
 
@@ -33,7 +35,11 @@ def run(name: str, *arguments: str) -> None:
     spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    script.main(list(arguments))
+    try:
+        script.main(list(arguments))
+    except Stopped as stopped:
+        print(f"\n{stopped}; make demo begins anew")
+        raise SystemExit(130) from None
 
 
 def score(net_g: Path, name: str) -> dict:
@@ -49,7 +55,10 @@ def main() -> None:
         print(f"\n=== {text} ({time.monotonic() - started:.0f} s since the start)", flush=True)
 
     headline("1. Draw birds whose captions name their colours")
-    if (ROOT / "data/toy/attributes.json").is_file():
+    drawn = ROOT / "data/toy/attributes.json"
+    if drawn.is_file():
+        if json.loads(drawn.read_text(encoding="utf-8")).get("class") != list(OF_CLASS):
+            raise UserError("data/toy was drawn by another version of this program: remove it, and it is drawn anew")
         print("data/toy is there already")
     else:
         run("tools/make_toy_data.py", "--out", "data/toy", "--layout", "birds")

@@ -141,7 +141,6 @@ def choose_device(gpu: int | None, use_cuda: bool = True) -> torch.device:
     Raises:
         UserError: a CUDA device was asked for by number and is not there.
     """
-    torch.backends.cudnn.allow_tf32 = False  # training allows it (`Precision`); scores are computed in full float32
     if not use_cuda or (gpu is not None and gpu < 0):
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

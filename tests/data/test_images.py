@@ -71,13 +71,14 @@ def test_a_box_that_holds_nothing_of_the_image_is_refused_with_both_their_sizes(
 
 
 def test_a_pyramid_is_pillows():
-    """Antialiased bilinear resizing, level for level (a processor without vector instructions may round one by one)."""
+    """Antialiased bilinear resizing, halved and quartered level for level."""
+    allowed = 0 if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else 1
     noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((96, 96), Image.Resampling.BICUBIC)
     for size, pixels in zip((24, 40, 48, 96), pixel_pyramid(image, [96, 24, 48, 40]), strict=True):
         pillows = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.int16).transpose(2, 0, 1)
         assert pixels.dtype == torch.uint8 and pixels.is_contiguous()
-        assert np.abs(pixels.numpy() - pillows).max() <= 1
+        assert np.abs(pixels.numpy() - pillows).max() <= (1 if size == 40 else allowed)
 
 
 def test_a_pyramid_is_smallest_first_and_keeps_the_colour():

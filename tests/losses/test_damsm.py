@@ -21,6 +21,12 @@ def used_words(request, monkeypatch):
         monkeypatch.setattr(damsm, "_used_words", lambda mask: torch.arange(mask.numel()))
 
 
+def test_padding_is_not_computed_with_on_a_cpu(request, used_words):
+    mask = torch.tensor([[True, False, False], [True, True, False]])
+    if "GPU" not in request.node.name:
+        assert damsm._used_words(mask).tolist() == [0, 3, 4]
+
+
 def example(captions=4, images=4, dim=6, words_num=5, regions_num=9, dtype=torch.float32):
     """Words of captions of different lengths, their mask, regions."""
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -248,7 +249,7 @@ def collate(items: Sequence[Item] | UserError) -> Batch | UserError:
 
 @contextlib.contextmanager
 def _sigterm_held_back() -> Iterator[None]:
-    """Deliver SIGTERM after the block only; what is forked inside holds it back for good, with all of its threads."""
+    """This thread takes no SIGTERM in the block; what is started in it holds it back for good, with all its threads."""
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         yield
         return
@@ -275,14 +276,17 @@ def _heed_only_the_main_process(_worker: int) -> None:
     """Whoever ends a job often signals all of its processes; but the run needs its workers to finish a step.
 
     A worker ends when the main process asks for it, which at its own end it does by SIGTERM, too. The worker was
-    started with SIGTERM held back; so one thread can take each and see who sent it.
+    started with SIGTERM held back; so one thread can take each and see who sent it. Without a main process, anybody
+    may end it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         return
 
+    main = multiprocessing.parent_process()
+
     def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main.pid and main.is_alive():
             pass
         os._exit(0)
 

@@ -88,7 +88,8 @@ def pyramid(image: Image.Image, sizes: Sequence[int]) -> list[Tensor]:
 def pixel_pyramid(image: Image.Image, sizes: Sequence[int]) -> list[Tensor]:
     """The same as uint8 [3, s, s], a quarter of the memory.
 
-    PyTorch shrinks bytes whose colours lie together to the same values as Pillow (`_resize`), four times as fast.
+    PyTorch shrinks bytes whose colours lie together to the values of Pillow (`_resize`), four times as fast: the same
+    for halves and quarters where the processor has AVX2; else some may be rounded to the next.
     """
     largest = _bytes(image).unsqueeze(0)
     return [

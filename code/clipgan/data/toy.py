@@ -38,7 +38,7 @@ CAPTIONS = {"birds": 10, "coco": 5, "manifest": 10}  # an image, by layout
 TEST_COMBINATIONS = 40  # of colours, at most, of 144
 EXAMPLE_CAPTIONS = 6
 
-_OF_CLASS = ("body", "wing", "head", "background", "size")
+OF_CLASS = ("body", "wing", "head", "background", "size")
 
 # Each names all six attributes within 18 words, so that none is lost where captions are cut.
 _TEMPLATES = (
@@ -77,7 +77,7 @@ def scene_captions(attributes: Attributes, count: int, rng: np.random.Generator)
 
 
 def split_combinations(test: int, rng: np.random.Generator) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Colour combinations (body, wing, head, background) for training and for ``test`` images, at least two each.
+    """Colour combinations (body, wing, head, background) for training and for ``test`` images, each for two or more.
 
     Wing and head never have the body's colour: each part can be seen.
     """
@@ -138,7 +138,7 @@ def draw_toy_dataset(
         ]
     examples = [
         scene_captions(splits["test"][i % test].attributes, 1, rng)[0]
-        for i in range(0, 2 * EXAMPLE_CAPTIONS, 2)  # every other: neighbours may be of one class
+        for i in range(0, 2 * EXAMPLE_CAPTIONS, 2)  # every other
     ]
 
     # Written beside and renamed, so that an interrupted run leaves nothing that looks complete.
@@ -152,6 +152,7 @@ def draw_toy_dataset(
     truth = {
         "attributes": {scene.key: asdict(scene.attributes) for scenes in splits.values() for scene in scenes},
         "palette": {"bird": BIRD_COLOURS, "background": BACKGROUND_COLOURS},
+        "class": OF_CLASS,
     }
     (partial / "attributes.json").write_text(json.dumps(truth), encoding="utf-8")
     partial.replace(root)
@@ -160,8 +161,8 @@ def draw_toy_dataset(
 def class_number(attributes: Attributes) -> int:
     """1, 2, …: a number for each combination of what makes a class."""
     values = asdict(attributes)
-    places = [ATTRIBUTES[name].index(values[name]) for name in _OF_CLASS]
-    return 1 + int(np.ravel_multi_index(places, [len(ATTRIBUTES[name]) for name in _OF_CLASS]))
+    places = [ATTRIBUTES[name].index(values[name]) for name in OF_CLASS]
+    return 1 + int(np.ravel_multi_index(places, [len(ATTRIBUTES[name]) for name in OF_CLASS]))
 
 
 def _make_scene(
@@ -171,7 +172,7 @@ def _make_scene(
     beak, size = str(rng.choice(BEAKS)), str(rng.choice(tuple(SIZES)))
     attributes = Attributes(body, wing, head, beak, size, background)
     class_id = class_number(attributes)
-    class_name = "_".join(getattr(attributes, name) for name in _OF_CLASS)
+    class_name = "_".join(getattr(attributes, name) for name in OF_CLASS)
     key = {
         "birds": f"{class_id:03d}.{class_name}/Toy_Bird_{split}_{number:05d}",
         "coco": f"toy_{split}_{number:06d}",

@@ -10,11 +10,10 @@ look at them at 299 × 299 pixels.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -35,6 +34,7 @@ from torchvision.models.inception import (
 )
 
 from clipgan.errors import UserError
+from clipgan.training.precision import full_precision
 
 SIDE = 299  # pixels, of both networks' input
 FID_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
@@ -85,7 +85,7 @@ class FidNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        with _full_precision(images.device):
+        with full_precision(images.device):
             return self.layers(resize(images)).mean(dim=(2, 3))
 
 
@@ -102,7 +102,7 @@ class ScoreNetwork(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         # torchvision's ImageNet normalisation, undone by the network's own `transform_input`, comes to [−1, 1].
-        with _full_precision(images.device):
+        with full_precision(images.device):
             return self.inception(resize(images)).double().softmax(dim=1)
 
 
@@ -328,15 +328,3 @@ def _prepare_for_inference(network: nn.Module) -> None:
         if isinstance(layer, BasicConv2d):
             layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv, layer.bn), nn.Identity()
     network.to(memory_format=torch.channels_last)
-
-
-@contextlib.contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """A score must not depend on the precision that the caller trains in: no autocast, no TF32."""
-    allowed = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = allowed

@@ -46,9 +46,10 @@ def discriminator_loss(
         if batch < 2:
             raise ValueError("the discriminator's loss needs at least 2 images, to pair one with the other's sentence")
         wrong_sentences = [sentence[1:] for sentence in sentences]
-    if not len(fakes) == len(sentences) == len(wrong_sentences):
-        raise ValueError(f"each of the {len(fakes)} views needs its sentences and its wrong sentences")
     wrong = len(wrong_sentences[0])
+    counts = [[len(part) for part in parts] for parts in (fakes, sentences, wrong_sentences)]
+    if counts != [[batch] * len(fakes), [batch] * len(fakes), [wrong] * len(fakes)] or wrong > batch:
+        raise ValueError(f"each of the {len(fakes)} views needs its sentences and its wrong sentences")
     wrong_pairs = wrong if wrong_pairs is None else wrong_pairs
     features = discriminator.features(torch.cat([real, *fakes]))  # [(1 + V) B, 8DF, 4, 4]
     real_u, *fakes_u = discriminator.unconditional(features).split(batch)  # [B] each

@@ -25,7 +25,7 @@ from clipgan.losses.damsm import sentence_loss
 from clipgan.networks.clip_encoder import ClipEncoder
 from clipgan.runtime import RunFolder
 from clipgan.training.matching import words_matching
-from clipgan.training.precision import Precision, compile_methods
+from clipgan.training.precision import Precision, compile_methods, full_precision
 from clipgan.training.progress import Progress
 from clipgan.training.state import Position, StopSignals, TrainingState, random_state, set_random_state
 
@@ -214,7 +214,7 @@ def pretrain(
                 state.after_step(now, stop)
 
             # Validate, and keep the best
-            with state.during_evaluation(now, stop):
+            with state.during_evaluation(now, stop), full_precision(device):
                 now.end_epoch()
                 encoder.eval()
                 numbers = validate(encoder, now.epoch)

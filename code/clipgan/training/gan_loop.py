@@ -33,7 +33,7 @@ from clipgan.networks.snapshots import load_discriminator, load_generator, save_
 from clipgan.runtime import RunFolder
 from clipgan.training.ema import EMA
 from clipgan.training.matching import words_matching
-from clipgan.training.precision import Precision, compile_methods
+from clipgan.training.precision import Precision, compile_methods, full_precision
 from clipgan.training.progress import Progress
 from clipgan.training.state import Position, StopSignals, TrainingState
 
@@ -72,7 +72,8 @@ class Gan:
         """Make the networks ready for the machine: several processes (TRAIN.SYNC_BN), tensor cores, TRAIN.COMPILE."""
         distributed.broadcast(self.generator)
         distributed.broadcast(self.discriminators)
-        if config.TRAIN.PRECISION != "fp32" and next(self.generator.parameters()).is_cuda:
+        device = next(self.generator.parameters()).device
+        if device.type == "cuda" and Precision(config.TRAIN.PRECISION, device).low:
             for network in (self.generator, self.discriminators):  # the layout that tensor cores compute in
                 network.to(memory_format=torch.channels_last)
         if config.TRAIN.SYNC_BN:
@@ -308,7 +309,7 @@ def train_gan(
                 state.after_step(now, stop)
 
             # Save, draw, measure, and keep the best
-            with state.during_evaluation(now, stop):
+            with state.during_evaluation(now, stop), full_precision(device):
                 now.end_epoch()
                 if now.epoch % train.SNAPSHOT_INTERVAL == 0 or now.step == total:
                     last = gan.save(folder, average.network, now, config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -37,8 +37,8 @@ class Precision:
     def __init__(self, name: str, device: torch.device):
         if name == "fp16" and device.type != "cuda":
             raise UserError("TRAIN.PRECISION fp16 needs CUDA: use bf16 or fp32 on the CPU")
-        self.emulated = name == "bf16" and not has_bf16(device)
-        self._name = "fp32" if self.emulated else name
+        self._emulated = name == "bf16" and not has_bf16(device)
+        self._name = "fp32" if self._emulated else name
         self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self._name]
         self._device = device
         if device.type == "cuda":
@@ -46,7 +46,14 @@ class Precision:
             torch.backends.cudnn.allow_tf32 = True
 
     def __str__(self) -> str:
-        return f"fp32 (bf16 would be slower: this {self._device.type} emulates it)" if self.emulated else self._name
+        instead = ", fp16 would not" if self._device.type == "cuda" else ""
+        why = f" (bf16 would be slower: this {self._device.type} emulates it{instead})" if self._emulated else ""
+        return self._name + why
+
+    @property
+    def low(self) -> bool:
+        """Whether convolutions run in 16 bits."""
+        return self._dtype is not None
 
     def autocast(self) -> AbstractContextManager:
         if self._dtype is None:
@@ -56,6 +63,18 @@ class Precision:
     def scaler(self) -> torch.amp.GradScaler:
         """A gradient scaler, one for each optimizer; it does nothing but for fp16."""
         return torch.amp.GradScaler(self._device.type, enabled=self._dtype == torch.float16)
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """A score must not depend on the precision that the caller trains in: no autocast, no TF32."""
+    allowed = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 class _Compiled:
