@@ -30,11 +30,11 @@ def pairs(tmp_path_factory, tiny_clip):
 
 @pytest.fixture(scope="module")
 def fitted(pairs):
-    """The encoder after 150 steps on the 16 pairs."""
+    """The encoder after 300 steps on the 16 pairs."""
     encoder, batch = pairs
     config = Config()
     optimizer = torch.optim.Adam(encoder.parameters(), 2e-3, betas=(0.9, 0.98))
-    for _ in range(150):
+    for _ in range(300):
         optimizer.zero_grad()
         features = encode(encoder, batch.images[-1], torch.stack(batch.tokens, dim=1))
         compare(features, batch.class_ids, config)["loss"].backward()
