@@ -80,8 +80,8 @@ def test_items_are_the_same_bit_for_bit_with_and_without_the_cache(examples, fol
     cache = build(examples, folder, dataclasses.replace(PREPARATION, box_crop=box_crop))
     options = {"train": train, "box_crop": box_crop}
     assert same_items(make_dataset(examples, cache, **options), make_dataset(examples, **options), epochs=8)
-    assert len({cache[i].size for i in range(len(examples))}) > 2  # of different shapes, the shorter side 38
-    assert {min(cache[i].size) for i in range(len(examples))} == {38}
+    assert len({cache[i].shape for i in range(len(examples))}) > 2  # of different shapes, the shorter side 38
+    assert {min(cache[i].shape[:2]) for i in range(len(examples))} == {38}
 
 
 def test_a_second_run_does_not_read_the_sources(examples, folder):
@@ -273,6 +273,7 @@ def test_images_travel_as_bytes_and_become_floats_where_they_are_used(examples):
     for pixels, images in zip(batch.pixels, batch.images, strict=True):
         expected = pixels.numpy().astype(np.float32) / np.float32(127.5) - np.float32(1)
         assert images.dtype == torch.float32 and np.array_equal(images.numpy(), expected)
+        assert pixels.is_contiguous(memory_format=torch.channels_last) and images.is_contiguous()
 
 
 def test_training_tokenises_each_caption_once(examples):

@@ -1,5 +1,7 @@
 import dataclasses
 import itertools
+import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -187,6 +189,15 @@ def test_incomplete_batches_are_dropped_or_kept():
     assert len(kept) == 3
     assert indices(kept) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert len(EpochBatchSampler(3, 4, seed=1)) == 0 and indices(EpochBatchSampler(3, 4, seed=1)) == []
+
+
+def test_only_images_travel_from_workers_in_shared_memory(examples, monkeypatch):
+    shared, share = [], ForkingPickler._extra_reducers[torch.UntypedStorage]
+    monkeypatch.setitem(ForkingPickler._extra_reducers, torch.UntypedStorage, lambda s: shared.append(s) or share(s))
+    batch = collate([make_dataset(examples)[0, index] for index in range(3)])
+    sent = ForkingPickler.dumps(batch)
+    assert sorted(storage.nbytes() for storage in shared) == [3 * 3 * 16 * 16, 3 * 3 * 32 * 32]
+    assert same(pickle.loads(sent), batch)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -112,8 +112,8 @@ class ImageCache:
     def __len__(self) -> int:
         return self._provenance["images"]
 
-    def __getitem__(self, index: int) -> Image.Image:
-        """The image of example ``index``, RGB.
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The image of example ``index``, uint8 [H, W, 3], RGB; read-only, straight from the file.
 
         Raises:
             UserError: the file was removed or replaced since it was checked.
@@ -122,7 +122,7 @@ class ImageCache:
             self._content = self._open()
         start, height, width = self._content.records[index, :3].tolist()
         pixels = self._content.pixels[start : start + height * width * 3]
-        return Image.fromarray(pixels.reshape(height, width, 3))
+        return pixels.reshape(height, width, 3)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_content": None}

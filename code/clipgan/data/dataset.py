@@ -64,6 +64,15 @@ class Batch:
         """[B, 3, s, s] in [−1, 1], smallest first."""
         return [from_uint8(pixels) for pixels in self.pixels]
 
+    def __getstate__(self) -> dict:
+        """What is small travels as plain bytes: to share a tensor takes a worker longer than to copy these."""
+        small = {"class_ids": self.class_ids.numpy(), "indices": self.indices.numpy()}
+        return vars(self) | small | {"tokens": torch.stack(self.tokens).numpy()}
+
+    def __setstate__(self, state: dict) -> None:
+        small = {name: torch.from_numpy(state[name]) for name in ("class_ids", "indices")}
+        vars(self).update(state | small | {"tokens": tuple(torch.from_numpy(state["tokens"]).unbind())})
+
     def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
         first, second = self.tokens
         return Batch(
@@ -140,8 +149,8 @@ class TextImageDataset(Dataset):
         epoch, index = address
         example = self.examples[index]
         rng = np.random.default_rng((self._seed, epoch, index)) if self._train else None
-        image = self._preparation.load(example) if self._cache is None else self._cache[index]
-        image = crop_and_flip(image, self._sizes[-1], rng, self._flip)
+        image = np.asarray(self._preparation.load(example)) if self._cache is None else self._cache[index]
+        largest = crop_and_flip(image, self._sizes[-1], rng, self._flip)
 
         count = len(example.captions)
         if count == 1:
@@ -151,7 +160,7 @@ class TextImageDataset(Dataset):
         else:
             first, second = rng.choice(count, 2, replace=False)
         captions = (example.captions[first], example.captions[second])
-        pixels = pixel_pyramid(image, self._sizes)
+        pixels = pixel_pyramid(largest, self._sizes)
         return Item(pixels, self._tokens_of(captions), example.class_id, index, captions, example.key)
 
     def __getitems__(self, addresses: list[tuple[int, int]]) -> list[Item] | UserError:
@@ -237,14 +246,19 @@ def collate(items: Sequence[Item] | UserError) -> Batch | UserError:
         return items
     tokens = torch.stack([item.tokens for item in items])  # [B, 2, T]
     return Batch(
-        # In a worker, default_collate stacks straight into the memory that it shares with the main process.
-        pixels=[default_collate(pixels) for pixels in zip(*(item.pixels for item in items), strict=True)],
+        pixels=[_stack(of_size) for of_size in zip(*(item.pixels for item in items), strict=True)],
         tokens=(tokens[:, 0].contiguous(), tokens[:, 1].contiguous()),
         class_ids=torch.tensor([item.class_id for item in items]),
         indices=torch.tensor([item.index for item in items]),
         captions=([item.captions[0] for item in items], [item.captions[1] for item in items]),
         keys=[item.key for item in items],
     )
+
+
+def _stack(pixels: Sequence[Tensor]) -> Tensor:
+    """[3, s, s] each → [B, 3, s, s], the colours of a pixel still together in memory."""
+    # In a worker, default_collate stacks straight into the memory that it shares with the main process.
+    return default_collate([image.permute(1, 2, 0) for image in pixels]).permute(0, 3, 1, 2)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from clipgan.errors import UserError
@@ -59,20 +59,15 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def to_pixels(image: Image.Image) -> Tensor:
-    """An RGB image as uint8 [3, H, W]."""
-    return _bytes(image).contiguous()
-
-
-def _bytes(image: Image.Image) -> Tensor:
-    """uint8 [3, H, W], in memory [H, W, 3]."""
+    """An RGB image as uint8 [3, H, W], in memory [H, W, 3] as images are stored."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
 
 
 def from_uint8(images: Tensor) -> Tensor:
-    """Bytes as float32 in [−1, 1], of any shape and the same bits on any device."""
+    """Bytes as float32 in [−1, 1], of any shape and the same bits on any device; plane after plane in memory."""
     # A number to divide by would be turned into a factor on CUDA, and so into another rounding.
     half = torch.full((), 127.5, device=images.device)
-    return images.float().div_(half).sub_(1.0)
+    return images.to(torch.float32, memory_format=torch.contiguous_format).div_(half).sub_(1.0)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -80,21 +75,23 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.detach().float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def pyramid(image: Image.Image, sizes: Sequence[int]) -> list[Tensor]:
-    """A square RGB image at several sizes, smallest first: tensors [3, s, s] in [−1, 1]."""
-    return [from_uint8(pixels) for pixels in pixel_pyramid(image, sizes)]
+def pyramid(pixels: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """The square image ``to_pixels`` gives, at several sizes, smallest first: tensors [3, s, s] in [−1, 1]."""
+    return [from_uint8(of_size) for of_size in pixel_pyramid(pixels, sizes)]
 
 
-def pixel_pyramid(image: Image.Image, sizes: Sequence[int]) -> list[Tensor]:
-    """The same as uint8 [3, s, s], a quarter of the memory.
+def pixel_pyramid(pixels: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """The same as uint8 [3, s, s], a quarter of the memory, the colours of a pixel still together.
 
     PyTorch shrinks bytes whose colours lie together to the values of Pillow (`_resize`), four times as fast: the same
     for halves and quarters where the processor has AVX2; else some may be rounded to the next.
     """
-    largest = _bytes(image).unsqueeze(0)
-    return [
-        F.interpolate(largest, (size, size), mode="bilinear", antialias=True)[0].contiguous() for size in sorted(sizes)
-    ]
+    return [pixels if size == pixels.shape[1] else _shrink(pixels, size) for size in sorted(sizes)]
+
+
+def _shrink(pixels: Tensor, size: int) -> Tensor:
+    batch = pixels.permute(1, 2, 0).unsqueeze(0).permute(0, 3, 1, 2)  # PyTorch takes this for channels-last, by strides
+    return F.interpolate(batch, (size, size), mode="bilinear", antialias=True)[0]
 
 
 def prepare_image(
@@ -123,7 +120,8 @@ def prepare_image(
         UserError: the box lies outside the image.
     """
     size = max(sizes)
-    return pyramid(crop_and_flip(shrink_to_crop(image, box, size, crop_scale), size, rng, flip), sizes)
+    shrunk = np.asarray(shrink_to_crop(image, box, size, crop_scale))
+    return pyramid(crop_and_flip(shrunk, size, rng, flip), sizes)
 
 
 def shrink_to_crop(image: Image.Image, box: Sequence[float] | None, size: int, crop_scale: float) -> Image.Image:
@@ -161,22 +159,26 @@ def load_shrunk(path: str | Path, box: Sequence[float] | None, size: int, crop_s
         raise UserError(f"{path}: {error}") from None
 
 
-def crop_and_flip(image: Image.Image, size: int, rng: np.random.Generator | None, flip: bool) -> Image.Image:
+def crop_and_flip(image: np.ndarray, size: int, rng: np.random.Generator | None, flip: bool) -> Tensor:
     """What differs each time: crop a square of ``size``, then mirror it or not.
 
     Args:
-        image: no side below ``size``.
+        image: uint8 [H, W, 3], no side below ``size``.
         size: side of the crop.
         rng: training, it places the crop and decides the flip; None is evaluation: centre crop, no flip.
         flip: mirror with probability ½ (needs ``rng``).
+
+    Returns:
+        A copy, uint8 [3, size, size], in memory [size, size, 3].
     """
-    spare_x, spare_y = image.width - size, image.height - size
+    spare_y, spare_x = image.shape[0] - size, image.shape[1] - size
     if rng is None:
         left, upper = spare_x // 2, spare_y // 2
     else:
         left, upper = int(rng.integers(spare_x + 1)), int(rng.integers(spare_y + 1))
-    image = image.crop((left, upper, left + size, upper + size))
-    return ImageOps.mirror(image) if flip and rng is not None and rng.random() < 0.5 else image
+    cropped = np.array(image[upper : upper + size, left : left + size])  # [size, size, 3]
+    pixels = torch.from_numpy(cropped).permute(2, 0, 1)
+    return pixels.flip(2) if flip and rng is not None and rng.random() < 0.5 else pixels
 
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
