@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 import baseline
 import torch
-from run import TABLE, alone_in_a_process, flag_parser, machine, set_up, words
+from run import TABLE, Contestant, flag_parser, machine, set_up, words
 from steps import TINY_ENCODER, Bench
 
 from clipgan import distributed
@@ -47,9 +48,10 @@ def with_the_batch(bench: Bench) -> None:
     print("\n| step | batch | plain | ours | plain, memory | ours, memory |\n|---|---|---|---|---|---|")
     for kind, batches in (("gan", (2, 4, 8)), ("pretrain", bench.size((12, 24, 48), (3, 6, 12)))):
         for batch in batches:
-            plain, ours = (alone_in_a_process(bench, kind, form, batch) for form in ("plain", "ours"))
-            print(f"| {kind} | {batch} | {plain['seconds']:.2f} s | {ours['seconds']:.2f} s | "
-                  f"{mebibytes(plain['bytes'])} | {mebibytes(ours['bytes'])} |", flush=True)
+            contestants = [Contestant(bench, kind, form, batch) for form in ("plain", "ours")]
+            times = " | ".join(f"{statistics.median(own):.2f} s" for own in bench.race(*contestants))
+            peaks = " | ".join(mebibytes(contestant.end()) for contestant in contestants)
+            print(f"| {kind} | {batch} | {times} | {peaks} |", flush=True)
 
 
 def with_the_caption(bench: Bench) -> None:

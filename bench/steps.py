@@ -11,7 +11,6 @@ import contextlib
 import copy
 import functools
 import gc
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,12 +29,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipgan.config import Config, load_config
 from clipgan.losses.adversarial import discriminator_loss
 from clipgan.networks.clip_encoder import ClipEncoder, build_encoder
-from clipgan.runtime import REPOSITORY
+from clipgan.runtime import REPOSITORY, keep_freed_memory
 from clipgan.training.damsm_loop import compare, encode
 from clipgan.training.ema import EMA
 from clipgan.training.gan_loop import Gan, generator_losses, wrong_pairs_of
 from clipgan.training.precision import Precision, compile_methods
 
+DONE = "done"  # what a contestant says after each step
 WORDS = (
     "a the this small large bird with and has is that red black yellow white brown grey blue orange wings head breast "
     "belly beak tail crown feathers throat eyes legs short long pointed striped spotted bright dark light"
@@ -265,12 +265,14 @@ def numbers(run: functools.partial, count: bool = True) -> tuple[dict[str, Tenso
     return losses, gradients, counter.get_total_flops() if count else 0
 
 
-def alone(bench: Bench, kind: str, form: str) -> dict[str, float]:
-    """What two steps need beyond weights, inputs and optimizers, and the second one's time; this process does no more.
+def alone(bench: Bench, kind: str, form: str) -> None:
+    """Take a step for each line of standard input; then print what the steps needed beyond weights and inputs.
 
-    The peak is the kernel's VmHWM, reset first: ``ru_maxrss`` also counts the process that started this one.
+    ``kept`` is the plain form, keeping what it frees as the package's scripts do. The peak is the kernel's VmHWM, reset
+    first: ``ru_maxrss`` also counts the process that started this one.
     """
-    run = Subjects(bench, kind, bench.flags.batch).step(form)
+    run = Subjects(bench, kind, bench.flags.batch).step("plain" if form == "kept" else form)
+    bench.tf32(True)
     gc.collect()
     if bench.cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -278,9 +280,14 @@ def alone(bench: Bench, kind: str, form: str) -> dict[str, float]:
     else:
         Path("/proc/self/clear_refs").write_text("5")
         before = resident("VmRSS")
-    times = bench.race(run)[0]
-    peak = torch.cuda.max_memory_allocated() if bench.cuda else resident("VmHWM")
-    return {"bytes": peak - before, "seconds": statistics.median(times)}
+    for _ in sys.stdin:
+        run()
+        if bench.cuda:
+            torch.cuda.synchronize()
+        print(DONE, flush=True)
+        if kind == "gan" and form != "plain":
+            keep_freed_memory()  # as the training loop does
+    print((torch.cuda.max_memory_allocated() if bench.cuda else resident("VmHWM")) - before)
 
 
 def resident(name: str) -> int:

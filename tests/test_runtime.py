@@ -1,6 +1,10 @@
 """Devices, run folders and error lines."""
 
 import json
+import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -40,6 +44,37 @@ def test_the_cpu_is_taken_silently_when_asked_for_and_with_a_line_when_not(monke
     assert capsys.readouterr().out == ""
     assert runtime.choose_device(None).type == "cpu"
     assert "computing on the CPU" in capsys.readouterr().out
+
+
+PAGES_OF_A_SECOND_BLOCK = """
+import ctypes, resource
+from clipgan.runtime import keep_freed_memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+
+def new_pages(size=2**26):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(size)))
+    libc.memset(block, 1, ctypes.c_size_t(size))
+    libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+new_pages()
+as_it_is, kept = new_pages(), keep_freed_memory()
+new_pages()
+print(kept, as_it_is, new_pages())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+def test_freed_memory_is_kept_for_the_next_block_unless_the_environment_says_otherwise(monkeypatch):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    environment["PYTHONPATH"] = str(runtime.REPOSITORY / "code")
+    command = [sys.executable, "-c", PAGES_OF_A_SECOND_BLOCK]
+    kept, before, after = subprocess.check_output(command, env=environment, text=True).split()
+    assert kept == "True" and int(after) < int(before) / 10
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    assert runtime.keep_freed_memory.__wrapped__() is False
 
 
 def test_an_earlier_run_is_moved_aside_and_the_config_of_the_new_one_runs_again(tmp_path, capsys):

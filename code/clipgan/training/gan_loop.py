@@ -30,7 +30,7 @@ from clipgan.networks.clip_encoder import ClipEncoder
 from clipgan.networks.discriminator import Discriminator
 from clipgan.networks.generator import Generator, GeneratorOutput
 from clipgan.networks.snapshots import load_discriminator, load_generator, save_discriminator, save_generator
-from clipgan.runtime import RunFolder
+from clipgan.runtime import RunFolder, keep_freed_memory
 from clipgan.training.ema import EMA
 from clipgan.training.matching import words_matching
 from clipgan.training.precision import Precision, compile_methods, full_precision
@@ -307,6 +307,7 @@ def train_gan(
                 losses.update({f"loss_d{i}": value for i, value in enumerate(losses_d)})
                 progress.step(now.step, now.epoch + 1, losses, shown=SHOWN)
                 state.after_step(now, stop)
+                keep_freed_memory()  # not before the first step, in which the optimizers' states get their places
 
             # Save, draw, measure, and keep the best
             with state.during_evaluation(now, stop), full_precision(device):
