@@ -54,7 +54,7 @@ def keep_freed_memory() -> bool:
     """Have this process keep the memory that it frees from now on, and take it again for what comes next.
 
     By default glibc gives large blocks back to the system, which clears every page before it hands it out again: at 256
-    pixels that is a quarter to a third of a GAN step on a CPU. The price is that the process stays as large as it ever
+    pixels that is a fifth to a third of a GAN step on a CPU. The price is that the process stays as large as it ever
     was, and larger than it needs to be, since what it frees is scattered (bench/RESULTS.md). What lasts should have its
     place before.
 
