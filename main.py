@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = config.generator_arguments(encoder.word_dim, encoder.sentence_dim)
         generator = load_generator(config.TRAIN.NET_G, arguments, encoder.fingerprint())
         generator = generator.requires_grad_(False).eval().to(device)
-        runtime.keep_freed_memory()
+        runtime.keep_freed_memory(device)
         evaluate = _validate if config.B_VALIDATION else _draw_own_captions
         evaluate(config, generator, encoder, device)
 

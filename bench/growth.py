@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 import baseline
 import torch
-from run import TABLE, Contestant, flag_parser, machine, set_up, words
+from run import TABLE, flag_parser, machine, race_alone, set_up, words
 from steps import TINY_ENCODER, Bench
 
 from clipgan import distributed
@@ -48,10 +48,9 @@ def with_the_batch(bench: Bench) -> None:
     print("\n| step | batch | plain | ours | plain, memory | ours, memory |\n|---|---|---|---|---|---|")
     for kind, batches in (("gan", (2, 4, 8)), ("pretrain", bench.size((12, 24, 48), (3, 6, 12)))):
         for batch in batches:
-            contestants = [Contestant(bench, kind, form, batch) for form in ("plain", "ours")]
-            times = " | ".join(f"{statistics.median(own):.2f} s" for own in bench.race(*contestants))
-            peaks = " | ".join(mebibytes(contestant.end()) for contestant in contestants)
-            print(f"| {kind} | {batch} | {times} | {peaks} |", flush=True)
+            times, peaks = race_alone(bench, kind, batch, ["plain", "ours"])
+            cells = [f"{statistics.median(own):.2f} s" for own in times.values()] + [*map(mebibytes, peaks.values())]
+            print(f"| {kind} | {batch} | {' | '.join(cells)} |", flush=True)
 
 
 def with_the_caption(bench: Bench) -> None:

@@ -59,6 +59,7 @@ from clipgan.runtime import choose_device
 from clipgan.training.precision import Precision, has_bf16
 
 TABLE = "| what | plain | ours | ratio | equal to | target |\n|---|---|---|---|---|---|"
+KEPT = "the plain form keeping freed memory"
 
 
 @dataclass
@@ -100,16 +101,16 @@ class Contestant:
 
     def __call__(self) -> None:
         """Take a step."""
-        print(file=self._process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # of a process that has ended: then nothing comes back
+            print(file=self._process.stdin, flush=True)
         for line in self._process.stdout:
             if line.strip() == DONE:
                 return
-        raise SystemExit(f"{self._what} ended with status {self._process.wait()}")
+        raise SystemExit(f"{self._what} ended with status {self._process.wait()}: too little memory?")
 
     def end(self) -> int:
         """End the process; returns the bytes that its steps needed."""
-        last = self._process.communicate()[0].splitlines()[-1]
-        return int(last)
+        return int(self._process.communicate()[0].splitlines()[-1])
 
 
 def compare_steps(bench: Bench, kind: str, batch: int, what: str) -> list[Row]:
@@ -125,15 +126,16 @@ def compare_steps(bench: Bench, kind: str, batch: int, what: str) -> list[Row]:
                 equal[form]) for form, name in names.items() if form != "plain"]
     if kind == "gan" and not bench.cuda:  # a race of its own: all forms at once would need more memory
         again, peaks_again = race_alone(bench, kind, batch, ["kept", "ours"])
-        peaks["kept"], names["kept"] = peaks_again["kept"], "the plain form keeping freed memory"
-        rows.append(Row(f"{what}: ours in fp32, against {names['kept']}, too", seconds(again["kept"]),
-                        seconds(again["ours"]), faster(again["kept"], again["ours"])))
+        peaks["kept"] = peaks_again["kept"]
+        rows.append(Row(f"{what}: ours in fp32, against {KEPT}, too", seconds(again["kept"]), seconds(again["ours"]),
+                        faster(again["kept"], again["ours"])))
     if kind == "gan":
         rows += arithmetic(bench, flops, times)
-    for form in list(names)[1:]:
-        share = peaks[form] / peaks["plain"]
-        rows.append(Row(f"its peak memory: {names[form]}", f"{peaks['plain'] / 2**20:.0f} MiB",
-                        f"{peaks[form] / 2**20:.0f} MiB = {share:.2f} of it"))
+    pairs = [("plain", form) for form in names if form != "plain"] + [("kept", "ours")] * ("kept" in peaks)
+    for plain, form in pairs:
+        against = f", against {KEPT}, too" if plain == "kept" else ""
+        rows.append(Row(f"its peak memory: {names[form]}{against}", f"{peaks[plain] / 2**20:.0f} MiB",
+                        f"{peaks[form] / 2**20:.0f} MiB = {peaks[form] / peaks[plain]:.2f} of it"))
     return rows
 
 

@@ -286,7 +286,7 @@ def alone(bench: Bench, kind: str, form: str) -> None:
             torch.cuda.synchronize()
         print(DONE, flush=True)
         if kind == "gan" and form != "plain":
-            keep_freed_memory()  # as the training loop does
+            keep_freed_memory(bench.device)  # as the training loop does
     print((torch.cuda.max_memory_allocated() if bench.cuda else resident("VmHWM")) - before)
 
 

@@ -47,7 +47,7 @@ def test_the_cpu_is_taken_silently_when_asked_for_and_with_a_line_when_not(monke
 
 
 PAGES_OF_A_SECOND_BLOCK = """
-import ctypes, resource
+import ctypes, resource, torch
 from clipgan.runtime import keep_freed_memory
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -60,7 +60,7 @@ def new_pages(size=2**26):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 new_pages()
-as_it_is, kept = new_pages(), keep_freed_memory()
+as_it_is, kept = new_pages(), keep_freed_memory(torch.device("cpu"))
 new_pages()
 print(kept, as_it_is, new_pages())
 """
@@ -73,8 +73,9 @@ def test_freed_memory_is_kept_for_the_next_block_unless_the_environment_says_oth
     command = [sys.executable, "-c", PAGES_OF_A_SECOND_BLOCK]
     kept, before, after = subprocess.check_output(command, env=environment, text=True).split()
     assert kept == "True" and int(after) < int(before) / 10
+    assert runtime.keep_freed_memory.__wrapped__(torch.device("cuda")) is False
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
-    assert runtime.keep_freed_memory.__wrapped__() is False
+    assert runtime.keep_freed_memory.__wrapped__(torch.device("cpu")) is False
 
 
 def test_an_earlier_run_is_moved_aside_and_the_config_of_the_new_one_runs_again(tmp_path, capsys):

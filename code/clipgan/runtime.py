@@ -50,18 +50,20 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # parameters of mallopt, in glibc's mal
 
 
 @functools.cache
-def keep_freed_memory() -> bool:
-    """Have this process keep the memory that it frees from now on, and take it again for what comes next.
+def keep_freed_memory(device: torch.device) -> bool:
+    """Have a process that computes on the CPU keep the memory that it frees from now on, and take it again.
 
     By default glibc gives large blocks back to the system, which clears every page before it hands it out again: at 256
     pixels that is a fifth to a third of a GAN step on a CPU. The price is that the process stays as large as it ever
-    was, and larger than it needs to be, since what it frees is scattered (bench/RESULTS.md). What lasts should have its
-    place before.
+    was, and larger than it needs to be, since what it frees is scattered (bench/RESULTS.md). Best called when the
+    tensors that last have been allocated.
 
     Returns:
-        Whether it does: not with another C library than glibc, nor where the environment says, by a ``MALLOC_…_``
-        variable, how memory is to be handled.
+        Whether it does: not on another device, nor with another C library than glibc, nor where the environment says,
+        by a ``MALLOC_…`` variable, how memory is to be handled.
     """
+    if device.type != "cpu":
+        return False
     if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
         return False
     mallopt = ctypes.CDLL(None).mallopt

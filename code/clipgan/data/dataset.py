@@ -52,7 +52,7 @@ class Batch:
     them when it is first asked for, on the device where the batch is then.
     """
 
-    pixels: list[Tensor]  # uint8 [B, 3, s, s], smallest first
+    pixels: list[Tensor]  # uint8 [B, 3, s, s], smallest first, channels-last
     tokens: tuple[Tensor, Tensor]  # int64 [B, T], first and second caption
     class_ids: Tensor  # int64 [B]
     indices: Tensor  # int64 [B], places in the data set
@@ -65,13 +65,13 @@ class Batch:
         return [from_uint8(pixels) for pixels in self.pixels]
 
     def __getstate__(self) -> dict:
-        """What is small travels as plain bytes: to share a tensor takes a worker longer than to copy these."""
+        """Of a batch on the CPU, which a worker sends: to share a small tensor takes longer than to copy its bytes."""
         small = {"class_ids": self.class_ids.numpy(), "indices": self.indices.numpy()}
-        return vars(self) | small | {"tokens": torch.stack(self.tokens).numpy()}
+        return vars(self) | small | {"tokens": [tokens.numpy() for tokens in self.tokens]}
 
     def __setstate__(self, state: dict) -> None:
         small = {name: torch.from_numpy(state[name]) for name in ("class_ids", "indices")}
-        vars(self).update(state | small | {"tokens": tuple(torch.from_numpy(state["tokens"]).unbind())})
+        vars(self).update(state | small | {"tokens": tuple(map(torch.from_numpy, state["tokens"]))})
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
         first, second = self.tokens

@@ -58,8 +58,8 @@ def to_tensor(image: Image.Image) -> Tensor:
     return from_uint8(to_pixels(image))
 
 
-def to_pixels(image: Image.Image) -> Tensor:
-    """An RGB image as uint8 [3, H, W], in memory [H, W, 3] as images are stored."""
+def to_pixels(image: Image.Image | np.ndarray) -> Tensor:
+    """A copy of an RGB image, or of its bytes [H, W, 3], as uint8 [3, H, W]; in memory still [H, W, 3]."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
 
 
@@ -81,7 +81,7 @@ def pyramid(pixels: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 
 
 def pixel_pyramid(pixels: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """The same as uint8 [3, s, s], a quarter of the memory, the colours of a pixel still together.
+    """The same as uint8 [3, s, s], a quarter of the memory, a pixel's colours still together; full size is no copy.
 
     PyTorch shrinks bytes whose colours lie together to the values of Pillow (`_resize`), four times as fast: the same
     for halves and quarters where the processor has AVX2; else some may be rounded to the next.
@@ -176,8 +176,7 @@ def crop_and_flip(image: np.ndarray, size: int, rng: np.random.Generator | None,
         left, upper = spare_x // 2, spare_y // 2
     else:
         left, upper = int(rng.integers(spare_x + 1)), int(rng.integers(spare_y + 1))
-    cropped = np.array(image[upper : upper + size, left : left + size])  # [size, size, 3]
-    pixels = torch.from_numpy(cropped).permute(2, 0, 1)
+    pixels = to_pixels(image[upper : upper + size, left : left + size])
     return pixels.flip(2) if flip and rng is not None and rng.random() < 0.5 else pixels
 
 

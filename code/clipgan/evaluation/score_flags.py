@@ -59,7 +59,7 @@ def settings_of(args: argparse.Namespace, config: Config | None = None) -> Setti
     """How to compute features; without a config, a folder's images go to the device of ``--gpu``."""
     device = runtime.choose_device(config.GPU_ID, config.CUDA) if config else runtime.choose_device(args.gpu)
     distributed.initialise(device)
-    runtime.keep_freed_memory()
+    runtime.keep_freed_memory(device)
     workers = args.workers if args.workers is not None else (config or Config()).WORKERS
     return Settings(device, args.weights, args.batch_size, workers)
 
