@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
+from clipgan.networks import blocks
 from clipgan.networks.blocks import BatchNorm, ResidualBlock, glu, upsampled_conv
 from clipgan.networks.generator import Generator
 from clipgan.networks.memory import DynamicMemory
@@ -260,6 +261,47 @@ def test_the_gated_linear_unit_equals_pytorch_s(shape, memory_format):
     x = torch.randn(shape)
     x = x.contiguous(memory_format=memory_format) if x.ndim == 4 else x
     assert_same_function(glu, lambda x: F.glu(x, dim=1), x)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("shape", [(6, 8), (3, 8, 6, 5), (4, 8, 2, 2), (2, 2, 6, 5)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("pixels_at_once", [1, 8, 16, 2**13])
+def test_batch_norm_by_parts_equals_pytorch_s(gated, shape, memory_format, pixels_at_once, monkeypatch):
+    monkeypatch.setattr(blocks, "_PIXELS_AT_ONCE", pixels_at_once)
+    torch.manual_seed(0)
+    x = 3 * torch.randn(shape) + 2
+    x = x.contiguous(memory_format=memory_format) if x.ndim == 4 else x
+    ours, plain = BatchNorm(shape[1], gated), (nn.BatchNorm2d if x.ndim == 4 else nn.BatchNorm1d)(shape[1])
+    inputs = [x, torch.rand(shape[1]) + 0.5, torch.randn(shape[1])]
+
+    def of(norm, after):
+        def function(x, weight, bias):
+            norm._parameters.update(weight=weight, bias=bias)
+            return after(norm(x), x)  # the input is used again, so the gradient that comes in is not the norm's alone
+
+        return function
+
+    gate = (lambda y: F.glu(y, dim=1)) if gated else (lambda y: y)
+    ours_and_x = of(ours, lambda y, x: y + x.sum(dim=1, keepdim=True) * (y.detach() > 0))
+    plain_and_x = of(plain, lambda y, x: gate(y) + x.sum(dim=1, keepdim=True) * (gate(y).detach() > 0))
+    assert_same_function(ours_and_x, plain_and_x, *inputs)
+    assert_close(ours.running_mean, plain.running_mean)
+    assert_close(ours.running_var, plain.running_var)
+
+
+def test_large_channels_last_features_pass_through_the_norm_a_part_at_a_time(monkeypatch):
+    monkeypatch.setattr(blocks, "_PIXELS_AT_ONCE", 16)
+    sizes, normalise = [], blocks.Statistics.normalise
+
+    def noting(statistics, x, *affine):
+        sizes.append(x.shape)
+        return normalise(statistics, x, *affine)
+
+    monkeypatch.setattr(blocks.Statistics, "normalise", noting)
+    x = torch.randn(2, 6, 8, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    BatchNorm(6, gated=True)(x).sum().backward()
+    assert sizes == 2 * 4 * [(1, 6, 4, 4)]  # 16 pixels each: four parts forward, four backward
 
 
 def test_the_memory_equals_its_definition_pixel_by_pixel():
