@@ -7,6 +7,7 @@ Source: Xu et al., "AttnGAN: Fine-Grained Text to Image Generation with Attentio
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from clipgan.losses.precision import in_float32
@@ -54,8 +55,8 @@ def word_similarity(
         Similarities [Bt, Bi]. In large batches the captions are taken in parts, each part's intermediate tensors made
         again in the backward pass, which bounds the memory and changes no number.
     """
-    words, regions = F.normalize(words, dim=1), F.normalize(regions, dim=1)
-    elements_of_a_caption = words.shape[2] * regions.shape[0] * regions.shape[2]
+    regions = F.normalize(regions.transpose(1, 2).contiguous(), dim=2)  # [Bi, R, D]
+    elements_of_a_caption = words.shape[2] * regions.shape[0] * regions.shape[1]
     captions_at_once = max(1, _ELEMENTS_AT_ONCE // elements_of_a_caption)
     gammas = (gamma1, gamma2, gamma3)
     if captions_at_once >= words.shape[0]:
@@ -70,7 +71,7 @@ def word_similarity(
 def _similarity(
     words: Tensor, word_mask: Tensor, regions: Tensor, gamma1: float, gamma2: float, gamma3: float
 ) -> Tensor:
-    """`word_similarity` of normalised features.
+    """`word_similarity` with normalised regions, [Bi, R, D].
 
     The attended region c = Σ α·region is never made: ⟨c, word⟩ = Σ α·s and |c|² = αᵀGα, with s the scores of the
     regions and G the products of the image's regions, need R numbers a word instead of D.
@@ -78,25 +79,43 @@ def _similarity(
     captions, dim, length = words.shape
     images = regions.shape[0]
     used = _used_words(word_mask)  # [N]
-    columns = words.transpose(0, 1).reshape(dim, captions * length).index_select(1, used)  # [D, N]
+    words = words.transpose(1, 2).reshape(captions * length, dim).index_select(0, used)
+    words = F.normalize(words, dim=1)  # [N, D]
     # Which caption each word is of, [N, Bt]: sums over a caption's words, and copies for each of them, are products.
     member = F.one_hot(used // length, captions) * word_mask.flatten()[used].unsqueeze(1)
     member = member.to(words.dtype)
-    scores = regions.transpose(1, 2) @ columns  # [Bi, R, N], cosines: their exponentials need no maximum taken off
+    scores = regions @ words.T  # [Bi, R, N], cosines: their exponentials need no maximum taken off
     exponentials = scores.exp()
     of_caption = (exponentials @ member).clamp_min(0.1)  # [Bi, R, Bt], at least 1/e but where a caption is empty
-    over_words = exponentials * (of_caption.reciprocal() @ member.T)  # [Bi, R, N]
-    attention = (gamma1 * over_words).softmax(dim=1)  # [Bi, R, N]
+    sharpened = exponentials * ((gamma1 / of_caption) @ member.T)  # [Bi, R, N], gamma1 times the softmax over words
+    attention = sharpened.softmax(dim=1)  # [Bi, R, N]
 
     dot = (attention * scores).sum(dim=1)  # [Bi, N]
-    gram = regions.transpose(1, 2) @ regions  # [Bi, R, R]
-    squared_norm = (attention * (gram @ attention)).sum(dim=1)  # [Bi, N]
+    gram = regions @ regions.transpose(1, 2)  # [Bi, R, R]
+    squared_norm = _QuadraticForm.apply(gram, attention)  # [Bi, N]
     cosine = dot / squared_norm.clamp_min(1e-12).sqrt()  # [Bi, N]
 
     padded = cosine.new_zeros(images, captions * length).index_copy(1, used, cosine).view(images, captions, length)
     best_words = (gamma2 * padded).masked_fill(~word_mask, _MASKED).logsumexp(dim=2)  # [Bi, Bt]
     similarity = gamma3 / gamma2 * best_words
     return similarity.masked_fill(~word_mask.any(dim=1), 0.0).T  # [Bt, Bi]
+
+
+class _QuadraticForm(torch.autograd.Function):
+    """vᵀGv for the columns v of each matrix: symmetric G [B, R, R], [B, R, N] → [B, N]; Gv serves its gradient, too."""
+
+    @staticmethod
+    def forward(ctx, matrix: Tensor, columns: Tensor) -> Tensor:
+        product = matrix @ columns
+        ctx.save_for_backward(columns, product)
+        return (columns * product).sum(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        columns, product = ctx.saved_tensors
+        gradient = gradient.unsqueeze(1)  # [B, 1, N]
+        return (gradient * columns) @ columns.transpose(1, 2), 2 * gradient * product
 
 
 def _used_words(word_mask: Tensor) -> Tensor:
