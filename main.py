@@ -29,6 +29,7 @@ from clipgan.evaluation.monitor import Monitor, SnapshotGrid
 from clipgan.evaluation.sampling import sample_folder
 from clipgan.networks.clip_encoder import ClipEncoder, build_encoder, load_encoder
 from clipgan.networks.snapshots import load_generator
+from clipgan.products import use_fast_products
 from clipgan.runtime import RunFolder
 from clipgan.training.gan_loop import Gan, train_gan
 from clipgan.training.precision import Precision, full_precision
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_generator_size(config)
     device = runtime.choose_device(config.GPU_ID, config.CUDA)
     distributed.initialise(device)
+    use_fast_products(device)
     runtime.seed_everything(config.SEED)
 
     if not config.TRAIN.FLAG and not config.TRAIN.NET_G:

@@ -16,6 +16,7 @@ from clipgan import distributed, runtime
 from clipgan.data.from_config import read_split, training_set
 from clipgan.evaluation.retrieval import Validation
 from clipgan.networks.clip_encoder import build_encoder, load_encoder
+from clipgan.products import use_fast_products
 from clipgan.training.damsm_loop import pretrain
 from clipgan.training.precision import Precision
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config, earlier = runtime.training_config(parser.parse_args(argv))
     device = runtime.choose_device(config.GPU_ID, config.CUDA)
     distributed.initialise(device)
+    use_fast_products(device)
     runtime.seed_everything(config.SEED)
     runtime.require_even_shares(config)
     precision = Precision(config.TRAIN.PRECISION, device)

@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipgan.config import Config, load_config
 from clipgan.losses.adversarial import discriminator_loss
 from clipgan.networks.clip_encoder import ClipEncoder, build_encoder
+from clipgan.products import use_fast_products
 from clipgan.runtime import REPOSITORY, keep_freed_memory
 from clipgan.training.damsm_loop import compare, encode
 from clipgan.training.ema import EMA
@@ -268,10 +269,12 @@ def numbers(run: functools.partial, count: bool = True) -> tuple[dict[str, Tenso
 def alone(bench: Bench, kind: str, form: str) -> None:
     """Take a step for each line of standard input; then print what the steps needed beyond weights and inputs.
 
-    ``kept`` is the plain form, keeping what it frees as the package's scripts do. The peak is the kernel's VmHWM, reset
-    first: ``ru_maxrss`` also counts the process that started this one.
+    Ours is set up as the scripts are; ``kept`` is the plain form, keeping what it frees as they do. The peak is the
+    kernel's VmHWM, reset first: ``ru_maxrss`` also counts the process that started this one.
     """
     run = Subjects(bench, kind, bench.flags.batch).step("plain" if form == "kept" else form)
+    if form not in ("plain", "kept"):
+        use_fast_products(bench.device)
     bench.tf32(True)
     gc.collect()
     if bench.cuda:

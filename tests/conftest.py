@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+
+from clipgan import products
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -47,6 +49,14 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_threads() -> None:
     """As many threads as the smallest machine that the suite is meant for; more only get in each other's way."""
     torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(autouse=True)
+def products_of_pytorch() -> Iterator[None]:
+    """A script run by a test in this process leaves the other tests' arithmetic as it was."""
+    yield
+    products._until_the_end.close()
+    products.use_fast_products.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from clipgan import distributed, runtime
 from clipgan.config import Config
 from clipgan.errors import UserError
 from clipgan.evaluation.scores import Settings
+from clipgan.products import use_fast_products
 
 CONFIGS = {"bird": "cfg/eval_clip_bird.yml", "coco": "cfg/eval_clip_coco.yml", "toy": "cfg/toy/eval.yml"}
 
@@ -59,6 +60,7 @@ def settings_of(args: argparse.Namespace, config: Config | None = None) -> Setti
     """How to compute features; without a config, a folder's images go to the device of ``--gpu``."""
     device = runtime.choose_device(config.GPU_ID, config.CUDA) if config else runtime.choose_device(args.gpu)
     distributed.initialise(device)
+    use_fast_products(device)
     runtime.keep_freed_memory(device)
     workers = args.workers if args.workers is not None else (config or Config()).WORKERS
     return Settings(device, args.weights, args.batch_size, workers)
