@@ -125,7 +125,7 @@ def compare_steps(bench: Bench, kind: str, batch: int, what: str) -> list[Row]:
     times, peaks = race_alone(bench, kind, batch, list(names))
     rows = [Row(f"{what}: {name}", seconds(times["plain"]), seconds(times[form]), faster(times["plain"], times[form]),
                 equal[form]) for form, name in names.items() if form != "plain"]
-    if kind == "gan" and not bench.cuda:  # a race of its own: all forms at once would need more memory
+    if not bench.cuda:  # a race of its own: all forms at once would need more memory
         again, peaks_again = race_alone(bench, kind, batch, ["kept", "ours"])
         peaks["kept"] = peaks_again["kept"]
         rows.append(Row(f"{what}: ours in fp32, against {KEPT}, too", seconds(again["kept"]), seconds(again["ours"]),
@@ -160,7 +160,7 @@ def same_numbers(
         our_losses, our_gradients, flops["ours"] = numbers(subjects.step("ours"))
     whole, single = gradient_differences(gradients, our_gradients)
     cells = [f"losses {bench.check(f'{what}: losses', loss_difference(losses, our_losses), 1e-4)}",
-             f"gradients {bench.check(f'{what}: gradients', whole, 1e-3)}",
+             f"gradients {bench.check(f'{what}: gradients', whole, 2e-3)}",
              f"of one tensor {bench.check(f'{what}: gradients of one tensor', single, 2e-2)}"]
     equal = {"ours": ", ".join(cells)}
     if "fast" in forms:

@@ -53,10 +53,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # parameters of mallopt, in glibc's mal
 def keep_freed_memory(device: torch.device) -> bool:
     """Have a process that computes on the CPU keep the memory that it frees from now on, and take it again.
 
-    By default glibc gives large blocks back to the system, which clears every page before it hands it out again: at 256
-    pixels that is a fifth to a third of a GAN step on a CPU. The price is that the process stays as large as it ever
-    was, and larger than it needs to be, since what it frees is scattered (bench/RESULTS.md). Best called when the
-    tensors that last have been allocated.
+    By default glibc gives large blocks back to the system, which clears every page before it hands them out again: a
+    third of a GAN step at 256 pixels on a CPU, a fifth of a pretraining step of ViT-B/16 (bench/RESULTS.md). The price
+    is that the process stays as large as it ever was. Best called when the tensors that last have been allocated.
 
     Returns:
         Whether it does: not on another device, nor with another C library than glibc, nor where the environment says,

@@ -23,7 +23,7 @@ from clipgan.data.from_config import training_loader
 from clipgan.losses.contrastive import nt_xent
 from clipgan.losses.damsm import sentence_loss
 from clipgan.networks.clip_encoder import ClipEncoder
-from clipgan.runtime import RunFolder
+from clipgan.runtime import RunFolder, keep_freed_memory
 from clipgan.training.matching import words_matching
 from clipgan.training.precision import Precision, compile_methods, full_precision
 from clipgan.training.progress import Progress
@@ -212,6 +212,7 @@ def pretrain(
                 numbers = {**losses, "grad_norm": norm, "lr_backbone": lr_backbone, "lr_projection": lr_projection}
                 progress.step(now.step, now.epoch + 1, numbers, shown=("loss", "words", "sentence", "contrastive"))
                 state.after_step(now, stop)
+                keep_freed_memory(device)  # not before the first step, which gives the optimizer's state its place
 
             # Validate, and keep the best
             with state.during_evaluation(now, stop), full_precision(device):

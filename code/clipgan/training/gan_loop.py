@@ -307,7 +307,7 @@ def train_gan(
                 losses.update({f"loss_d{i}": value for i, value in enumerate(losses_d)})
                 progress.step(now.step, now.epoch + 1, losses, shown=SHOWN)
                 state.after_step(now, stop)
-                keep_freed_memory(device)  # not before the first step, in which the optimizers' states get their places
+                keep_freed_memory(device)  # not before the first step, which gives the optimizers' states their places
 
             # Save, draw, measure, and keep the best
             with state.during_evaluation(now, stop), full_precision(device):
