@@ -201,14 +201,15 @@ class Statistics:
 
 
 def _by_parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Equally many pixels of each tensor [B, ..., h, w] at a time, on a CPU and channels-last; elsewhere all at once.
+    """Equally many pixels of each tensor [B, ..., h, w] at a time, on a CPU and channels-last; otherwise all at once.
 
     So the passes over a part meet it in the processor's cache, and none makes a tensor of the whole size. Sums gain,
     too: PyTorch adds up the pixels of channels-last tensors one by one, and float32 loses a tenth of its digits over
-    half a million of them. (Of other layouts it makes partial sums.)
+    half a million of them. (Of other layouts it makes partial sums.) What torch.compile fuses needs no parts.
     """
     first = tensors[0]
-    if first.device.type != "cpu" or first.ndim != 4 or first.is_contiguous():
+    whole = first.device.type != "cpu" or first.ndim != 4 or first.is_contiguous()
+    if whole or torch.compiler.is_compiling():
         yield tensors
         return
     batch, _, height, width = first.shape
