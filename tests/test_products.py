@@ -22,6 +22,7 @@ def multiplied(monkeypatch):
     monkeypatch.setattr(products, "_by_onednn", noting)
     monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
     monkeypatch.setattr(products, "_WORTH_IT", 1000)
+    monkeypatch.setattr(products, "_SIDE_WORTH_IT", 4)
     return shapes
 
 
@@ -60,15 +61,36 @@ def test_transposed_and_cut_out_matrices_are_the_same(multiplied):
         assert_close(value, exact)
 
 
+def test_matrices_and_biases_of_unusual_strides_are_the_same(multiplied):
+    torch.manual_seed(0)
+    a, b, row = torch.randn(30, 20), torch.randn(40, 20), torch.randn(80)
+    cases = [
+        lambda: F.linear(a, b, row[::2]),
+        lambda: F.linear(a, b, torch.ones(1).expand(40)),
+        lambda: a @ torch.randn(60).unfold(0, 40, 1)[:20],  # rows that overlap
+        lambda: a.unfold(0, 20, 5)[0] @ torch.randn(30, 40)[:20].expand(20, 40),
+        lambda: a[:1].expand(30, 20) @ b.T,
+    ]
+    for case in cases:
+        torch.manual_seed(1)
+        expected = case()
+        torch.manual_seed(1)
+        with products.fast_products(CPU):
+            assert_close(case(), expected)
+    assert len(multiplied) == len(cases)
+
+
 def test_what_onednn_is_not_for_is_left_to_pytorch(multiplied):
     torch.manual_seed(0)
     a, b, c = torch.randn(30, 20), torch.randn(20, 40), torch.randn(30, 40)
     cases = [
         lambda: a.double() @ b.double(),
-        lambda: a[:1] @ b.repeat(1, 9),  # a row
+        lambda: a[:1] @ b.repeat(1, 90),  # a row
+        lambda: a.repeat(90, 1) @ b[:, :1],  # a column
         lambda: a[:4, :4] @ b[:4, :4],  # small
         lambda: torch.addmm(c, a, b),
         lambda: torch.addmm(c[0], a, b, beta=2.0, alpha=0.5),
+        lambda: torch.addmm(c[0, :1], a, b),
         lambda: torch.empty(0, 20) @ b,
     ]
     expected = [case() for case in cases]
@@ -76,6 +98,8 @@ def test_what_onednn_is_not_for_is_left_to_pytorch(multiplied):
         ours = [case() for case in cases]
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             a @ c
+        with pytest.raises(RuntimeError, match="must be a matrix"):
+            torch.mm(a, b[:, 0])
         with pytest.raises(RuntimeError, match="same dtype"):
             a @ b.double()
     assert multiplied == []

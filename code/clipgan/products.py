@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import platform
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from torch import Tensor
 
 # Multiplications below which oneDNN's start costs more than it saves (measured on two cores).
 _WORTH_IT = 2**22
+_SIDE_WORTH_IT = 32
 
 _PROCESSORS = Path("/proc/cpuinfo")  # of Linux; elsewhere `platform.processor` names the maker
 
@@ -35,7 +38,8 @@ def fast_products(device: torch.device) -> Iterator[bool]:
     """For as long as it lasts, multiply float32 matrices on the CPU by oneDNN where that is faster.
 
     It replaces what PyTorch's operators ``mm`` and ``addmm`` call on a CPU: linear layers, 2-D ``@`` and the gradients
-    of both come down to them. Results are the same up to rounding, and the same bits each time.
+    of both come down to them. Results are the same up to rounding, and the same bits each time. It
+    does not nest.
 
     Args:
         device: what the process computes on.
@@ -46,8 +50,10 @@ def fast_products(device: torch.device) -> Iterator[bool]:
     wanted = device.type == "cpu" and _mkl_is_slow() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     operators = torch.library.Library("aten", "IMPL")
     if wanted:
-        operators.impl("mm", _mm, "CPU")
-        operators.impl("addmm", _addmm, "CPU")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")  # it is meant
+            operators.impl("mm", _mm, "CPU")
+            operators.impl("addmm", _addmm, "CPU")
     try:
         yield wanted
     finally:
@@ -62,21 +68,24 @@ def _mkl_is_slow() -> bool:
 def _mm(a: Tensor, b: Tensor) -> Tensor:
     if _worth_it(a, b):
         return _by_onednn(a, b)
-    return torch.mm(a, b, out=a.new_empty(a.shape[0], b.shape[1]))  # with `out` it is an operator of PyTorch's own
+    return torch.mm(a, b, out=a.new_empty(0))  # with `out` it is another operator, PyTorch's own
 
 
 def _addmm(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    if c.shape == b.shape[1:] and c.dtype == a.dtype and beta == alpha == 1 and _worth_it(a, b):
-        return _by_onednn(a, b, c)
-    return torch.addmm(c, a, b, beta=beta, alpha=alpha, out=a.new_empty(a.shape[0], b.shape[1]))
+    if c.ndim == 1 and c.dtype == a.dtype and beta == alpha == 1 and _worth_it(a, b) and len(c) == b.shape[1]:
+        return _by_onednn(a, b, c.contiguous())
+    return torch.addmm(c, a, b, beta=beta, alpha=alpha, out=a.new_empty(0))
 
 
 def _worth_it(a: Tensor, b: Tensor) -> bool:
-    # A single row is a product of a matrix and a vector, bound by memory. Shapes that do not fit are left to PyTorch,
-    # which says what is wrong with them.
-    fits = a.dtype == b.dtype == torch.float32 and a.shape[1] == b.shape[0] and len(a) > 1
-    return fits and a.numel() * b.shape[1] >= _WORTH_IT
+    # Products with few rows or columns are bound by memory. What does not fit is left to PyTorch, which says so.
+    if not (a.dtype == b.dtype == torch.float32 and a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0]):
+        return False
+    sides = *a.shape, b.shape[1]
+    return min(sides) >= _SIDE_WORTH_IT and math.prod(sides) >= _WORTH_IT
 
 
 def _by_onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    if not (b.is_contiguous() or b.T.is_contiguous()):
+        b = b.contiguous()  # it takes no overlapping rows
     return torch.ops.mkldnn._linear_pointwise(a, b.T, bias, "none", [], "")

@@ -22,9 +22,12 @@ def used_words(request, monkeypatch):
 
 
 def test_padding_is_not_computed_with_on_a_cpu(request, used_words):
-    mask = torch.tensor([[True, False, False], [True, True, False]])
+    mask = torch.arange(20) < torch.tensor([1, 2, 7, 12, 3, 20, 9, 17])[:, None]  # 71 words
     if "GPU" not in request.node.name:
-        assert damsm._used_words(mask).tolist() == [0, 3, 4]
+        used = damsm._used_words(mask)
+        assert used[:71].tolist() == mask.flatten().nonzero().flatten().tolist()
+        assert len(used.unique()) == len(used) == 96  # with padding, so that few different numbers come up
+        assert damsm._used_words(mask[:1]).sort().values.tolist() == list(range(20))  # where there is enough of it
 
 
 def example(captions=4, images=4, dim=6, words_num=5, regions_num=9, dtype=torch.float32):

@@ -9,7 +9,7 @@ its weight (`ResidualBlock.forward_doubled`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -138,12 +138,15 @@ class _BatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias = ctx.saved_tensors
-        statistics = ctx.statistics
-        if ctx.gated:
-            of_gated, gradient = gradient, torch.empty_like(x)
-            for part, of_part, into in _by_parts(x, of_gated, gradient):
-                _gated_backward(statistics.normalise(part, weight, bias), of_part, into)
-        into = gradient if ctx.gated else torch.empty_like(x)
+        statistics, into = ctx.statistics, None
+        if ctx.gated and _fits_in_parts(x):
+            into = torch.empty_like(x)
+            for part, of_part, into_part in _by_parts(x, gradient, into):
+                _gated_backward(statistics.normalise(part, weight, bias), of_part, into_part)
+            gradient = into
+        elif ctx.gated:
+            y = statistics.normalise(x, weight, bias)
+            gradient = _gated_backward(y, gradient, into=y)
         return *statistics.backward(gradient, x, weight, into), None, None
 
 
@@ -172,11 +175,10 @@ class Statistics:
     def normalise(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.batch_norm(x, self.mean, self.variance, weight, bias, training=False, eps=self.epsilon)
 
-    def backward(self, gradient: Tensor, x: Tensor, weight: Tensor, into: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of x, weight and bias (Ioffe and Szegedy 2015, §3).
-
-        On a CPU, and over several processes, that of x is written `into` a tensor like it, which may be `gradient`.
-        """
+    def backward(
+        self, gradient: Tensor, x: Tensor, weight: Tensor, into: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of x, weight and bias (Ioffe, Szegedy 2015, §3), the first in `into`, which may be `gradient`."""
         invstd = torch.rsqrt(self.variance + self.epsilon)
 
         def native(gradient: Tensor, x: Tensor, *wanted: bool) -> tuple[Tensor, ...]:
@@ -184,8 +186,9 @@ class Statistics:
                 gradient, x, weight, None, None, self.mean, invstd, True, self.epsilon, wanted
             )
 
-        if self.average is None and x.device.type != "cpu":
+        if self.average is None and into is None:
             return native(gradient, x, True, True, True)
+        into = torch.empty_like(x) if into is None else into
         sums = [torch.stack(native(*part, False, True, True)[1:]) for part in _by_parts(gradient, x)]
         sums = torch.stack(sums).sum(dim=0)  # [2, C], the gradients of weight and bias
         of_weight, of_bias = (sums if self.average is None else self.average(sums)) * (x.shape[1] / x.numel())
@@ -200,25 +203,29 @@ class Statistics:
         return into, *sums
 
 
-def _by_parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Equally many pixels of each tensor [B, ..., h, w] at a time, on a CPU and channels-last; otherwise all at once.
+def _fits_in_parts(x: Tensor) -> bool:
+    """Whether `_by_parts` takes x [B, ..., h, w] in parts: on a CPU and channels-last."""
+    return x.device.type == "cpu" and x.ndim == 4 and not x.is_contiguous()
+
+
+def _by_parts(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Equally many pixels of each tensor at a time where the first `_fits_in_parts`, otherwise all at once.
 
     So the passes over a part meet it in the processor's cache, and none makes a tensor of the whole size. Sums gain,
     too: PyTorch adds up the pixels of channels-last tensors one by one, and float32 loses a tenth of its digits over
-    half a million of them. (Of other layouts it makes partial sums.) What torch.compile fuses needs no parts.
+    half a million of them. (Of other layouts it makes partial sums.)
     """
-    first = tensors[0]
-    whole = first.device.type != "cpu" or first.ndim != 4 or first.is_contiguous()
-    if whole or torch.compiler.is_compiling():
-        yield tensors
-        return
-    batch, _, height, width = first.shape
+    if not _fits_in_parts(tensors[0]):
+        return [tensors]
+    batch, _, height, width = tensors[0].shape
     images = max(1, _PIXELS_AT_ONCE // (height * width))
-    rows = max(1, _PIXELS_AT_ONCE // width)
-    images, rows = math.gcd(batch, images), math.gcd(height, rows)
-    for place in range(0, batch, images):
-        for row in range(0, height, rows):
-            yield tuple(tensor[place : place + images, :, row : row + rows] for tensor in tensors)
+    images = batch if batch <= images else math.gcd(batch, images)
+    rows = math.gcd(height, max(1, _PIXELS_AT_ONCE // width))
+    return [
+        tuple(tensor[image : image + images, :, row : row + rows] for tensor in tensors)
+        for image in range(0, batch, images)
+        for row in range(0, height, rows)
+    ]
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
