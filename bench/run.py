@@ -158,14 +158,14 @@ def same_numbers(
     losses, gradients, flops["plain"] = numbers(subjects.step("plain"))
     with fast_products(bench.device):  # as the scripts do
         our_losses, our_gradients, flops["ours"] = numbers(subjects.step("ours"))
+        fast_losses = numbers(subjects.step("fast"), count=False)[0] if "fast" in forms else {}
     whole, single = gradient_differences(gradients, our_gradients)
     cells = [f"losses {bench.check(f'{what}: losses', loss_difference(losses, our_losses), 1e-4)}",
              f"gradients {bench.check(f'{what}: gradients', whole, 2e-3)}",
              f"of one tensor {bench.check(f'{what}: gradients of one tensor', single, 2e-2)}"]
     equal = {"ours": ", ".join(cells)}
     if "fast" in forms:
-        with fast_products(bench.device):
-            lossy = loss_difference(losses, numbers(subjects.step("fast"), count=False)[0])
+        lossy = loss_difference(losses, fast_losses)
         equal["fast"] = f"losses {bench.check(f'{what}: losses in {bench.fast}', lossy, 0.05)}"
     return flops, equal
 
@@ -217,15 +217,12 @@ def words(bench: Bench, length: int = 28) -> list[Row]:
         value = sum(value) if isinstance(value, tuple) else value
         return [value.detach(), *torch.autograd.grad(value, inputs)]
 
-    def run_ours() -> list[Tensor]:
-        with fast_products(bench.device):  # as the scripts do
-            return run(damsm.words_loss)
-
     bench.tf32(False)
     what = f"word loss and its gradient, batch {batch}, {length} words"
-    plain = functools.partial(run, baseline.words_loss)
-    equal = bench.check(what, max(gradient_differences([plain()], [run_ours()])), 1e-3)
-    times = bench.race(plain, run_ours)
+    plain, ours = (functools.partial(run, module.words_loss) for module in (baseline, damsm))
+    ours = fast_products(bench.device)(ours)  # as the scripts do
+    equal = bench.check(what, max(gradient_differences([plain()], [ours()])), 1e-3)
+    times = bench.race(plain, ours)
     return [Row(what, *map(seconds, times), faster(*times), equal, "≥ 9×" if length == 28 else "–")]
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 # Multiplications below which oneDNN's start costs more than it saves (measured on two cores).
 _WORTH_IT = 2**22
-_SIDE_WORTH_IT = 32
+_SIDE_WORTH_IT = 32  # rows and columns, too
 
 _PROCESSORS = Path("/proc/cpuinfo")  # of Linux; elsewhere `platform.processor` names the maker
 
@@ -38,8 +38,8 @@ def fast_products(device: torch.device) -> Iterator[bool]:
     """For as long as it lasts, multiply float32 matrices on the CPU by oneDNN where that is faster.
 
     It replaces what PyTorch's operators ``mm`` and ``addmm`` call on a CPU: linear layers, 2-D ``@`` and the gradients
-    of both come down to them. Results are the same up to rounding, and the same bits each time. It
-    does not nest.
+    of both come down to them. Results are the same up to rounding, and the same bits each time.
+    It does not nest.
 
     Args:
         device: what the process computes on.

@@ -54,8 +54,8 @@ def keep_freed_memory(device: torch.device) -> bool:
     """Have a process that computes on the CPU keep the memory that it frees from now on, and take it again.
 
     By default glibc gives large blocks back to the system, which clears every page before it hands them out again: a
-    third of a GAN step at 256 pixels on a CPU, a fifth of a pretraining step of ViT-B/16 (bench/RESULTS.md). The price
-    is that the process stays as large as it ever was. Best called when the tensors that last have been allocated.
+    good third of a GAN step at 256 pixels on a CPU, a fifth of a pretraining step of ViT-B/16 (bench/RESULTS.md). The
+    price is that the process stays as large as it ever was. Best called when the tensors that last have been allocated.
 
     Returns:
         Whether it does: not on another device, nor with another C library than glibc, nor where the environment says,

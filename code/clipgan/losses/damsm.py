@@ -15,7 +15,8 @@ from clipgan.losses.precision import in_float32
 # Elements of a [Bi, R, Bt, W] tensor above which captions are taken in parts (128 MiB a tensor in float32).
 _ELEMENTS_AT_ONCE = 2**25
 
-_WORDS_AT_ONCE = 32
+# On a CPU the number of words computed with is a multiple of this: libraries keep code for every size that they meet.
+_WORDS_MULTIPLE = 32
 
 # Stands for -inf where a whole row may be masked: its softmax is then even instead of NaN.
 _MASKED = torch.finfo(torch.float32).min
@@ -121,14 +122,14 @@ class _QuadraticForm(torch.autograd.Function):
 
 
 def _used_words(word_mask: Tensor) -> Tensor:
-    """Places in the flattened mask to compute with: on a CPU the real words; a GPU would have to wait to know them.
+    """Places in the flattened mask to compute with: on a CPU the real words, and padding up to `_WORDS_MULTIPLE`.
 
-    With some padding their number is a multiple of 32, as the libraries keep code for every size that they have met.
+    A GPU would have to wait to know them: there, all.
     """
     if word_mask.device.type != "cpu":
         return torch.arange(word_mask.numel(), device=word_mask.device)
     real, padding = (places.flatten().nonzero().squeeze(1) for places in (word_mask, ~word_mask))
-    return torch.cat([real, padding[: -len(real) % _WORDS_AT_ONCE]])
+    return torch.cat([real, padding[: -len(real) % _WORDS_MULTIPLE]])
 
 
 def same_class_mask(class_ids: Tensor) -> Tensor:
