@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
 
-from clipgan import runtime
+
 from clipgan.errors import UserError
 from clipgan.evaluation.inception import FEATURE_DIMS
 from clipgan.evaluation.sampling import sample_folder
@@ -27,6 +27,7 @@ from clipgan.evaluation.score_flags import (
     settings_of,
 )
 from clipgan.evaluation.scores import fid_of_paths, fid_of_run
+from clipgan.flags import run_script
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,4 +62,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    run_script(main)

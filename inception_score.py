@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
 
-from clipgan import runtime
+
 from clipgan.config import Config
 from clipgan.evaluation.score_flags import (
     add_score_flags,
@@ -24,6 +24,7 @@ from clipgan.evaluation.score_flags import (
     settings_of,
 )
 from clipgan.evaluation.scores import generated_images, inception_score_of_files, require_images
+from clipgan.flags import run_script
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,4 +54,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    run_script(main)

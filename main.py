@@ -18,32 +18,38 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
 
 import torch
 
-from clipgan import distributed, runtime
-from clipgan.config import Config, require_generator_size
-from clipgan.data.examples import read_example_captions
-from clipgan.data.from_config import read_split, training_set
+from clipgan.config import Config, require_embedding_dim, require_generator_size
+from clipgan.data.examples import read_own_captions
+from clipgan.data.from_config import batch_line, read_split, require_even_shares, training_set
 from clipgan.errors import UserError
-from clipgan.evaluation.examples_sheet import draw_examples
+from clipgan.evaluation.caption_sheet import draw_captions
 from clipgan.evaluation.measure import evaluate_generator, load_judges
 from clipgan.evaluation.monitor import Monitor, SnapshotGrid
 from clipgan.evaluation.sampling import sample_folder
-from clipgan.networks.clip_encoder import ClipEncoder, build_encoder, load_encoder
-from clipgan.networks.snapshots import load_generator
-from clipgan.products import use_fast_products
-from clipgan.runtime import RunFolder
-from clipgan.training.gan_loop import Gan, train_gan
-from clipgan.training.precision import Precision, full_precision
+from clipgan.flags import add_training_flags, run_script, training_config
+from clipgan.machine import distributed
+from clipgan.machine.cpu_memory import keep_freed_memory
+from clipgan.machine.device import choose_device, place, seed_everything
+from clipgan.machine.door import speed_up
+from clipgan.machine.precision import Precision
+from clipgan.networks.clip_encoder import ClipEncoder, build_encoder
+from clipgan.runs.checkpoint import fingerprint
+from clipgan.runs.folder import RunFolder, open_run
+from clipgan.runs.report import versions, write_json
+from clipgan.runs.snapshots import load_encoder, load_generator
+from clipgan.training.gan_loop import train_gan
+from clipgan.training.gan_networks import GanNetworks
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    runtime.add_training_flags(parser)
-    config, earlier = runtime.training_config(parser.parse_args(argv))
+    add_training_flags(parser)
+    config, earlier = training_config(parser.parse_args(argv))
     require_generator_size(config)
-    device = runtime.choose_device(config.GPU_ID, config.CUDA)
+    device = choose_device(config.GPU_ID, config.CUDA)
     distributed.initialise(device)
-    use_fast_products(device)
-    runtime.seed_everything(config.SEED)
+    speed_up(device)
+    seed_everything(config.SEED)
 
     if not config.TRAIN.FLAG and not config.TRAIN.NET_G:
         raise UserError("TRAIN.NET_G is empty: name the generator's snapshot to evaluate, by --NET_G or in the config")
@@ -51,14 +57,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--resume goes on with a training run, but TRAIN.FLAG is False, which evaluates")
     with distributed.main_first():  # one process downloads
         encoder = _encoder(config).to(device)
-    runtime.require_embedding_dim(config, encoder.word_dim)
+    require_embedding_dim(config, encoder.word_dim)
     if config.TRAIN.FLAG:
         _train(config, encoder, device, earlier)
     else:
         arguments = config.generator_arguments(encoder.word_dim, encoder.sentence_dim)
-        generator = load_generator(config.TRAIN.NET_G, arguments, encoder.fingerprint())
-        generator = generator.requires_grad_(False).eval().to(device)
-        runtime.keep_freed_memory(device)
+        generator = load_generator(config.TRAIN.NET_G, arguments, fingerprint(encoder))
+        generator = place(generator.requires_grad_(False).eval(), device)
+        keep_freed_memory(device)
         evaluate = _validate if config.B_VALIDATION else _draw_own_captions
         evaluate(config, generator, encoder, device)
 
@@ -74,7 +80,7 @@ def _encoder(config: Config) -> ClipEncoder:
 
 
 def _train(config: Config, encoder: ClipEncoder, device: torch.device, earlier: RunFolder | None) -> None:
-    runtime.require_even_shares(config)
+    require_even_shares(config)
     precision = Precision(config.TRAIN.PRECISION, device)
     if config.TRAIN.ACCUMULATE > 1:
         raise UserError(
@@ -83,21 +89,19 @@ def _train(config: Config, encoder: ClipEncoder, device: torch.device, earlier: 
         )
     examples = {split: read_split(config, split) for split in ("train", "test")}
     dataset = training_set(config, examples["train"], config.image_sizes, encoder.tokenize)
-    gan = Gan.build(config, encoder)
+    networks = GanNetworks.build(config, encoder)
     if config.TRAIN.NET_G and earlier is None:
-        gan.load(config)
-    gan.generator.to(device)
-    gan.discriminators.to(device)
+        networks.load(config)
     monitor = Monitor(examples, encoder, config, device)
     grid = SnapshotGrid(examples["test"], encoder, config, device)
-    folder = runtime.open_run(config, earlier)
+    folder = open_run(config, earlier)
     sizes = "/".join(str(size) for size in config.image_sizes)
     print(f"{len(examples['train'])} training images from {config.DATA_DIR}, sizes {sizes} px")
     print(f"{encoder.spec.name} on {device}, {precision}, writing to {folder.root}")
-    print(runtime.batch_line(config))
+    print(batch_line(config))
     draw = functools.partial(grid, folder=folder)
     last = train_gan(
-        config, gan, encoder, dataset, device, folder, measure=monitor, draw=draw, resume=earlier is not None
+        config, networks, encoder, dataset, device, folder, measure=monitor, draw=draw, resume=earlier is not None
     )
     folder.finish()
     print(f"the last generator is {last}")
@@ -107,12 +111,11 @@ def _validate(config: Config, generator: torch.nn.Module, encoder: ClipEncoder, 
     examples = read_split(config, "test")
     judges = load_judges(config, encoder, device)
     folder = sample_folder(config.TRAIN.NET_G)
-    with full_precision(device):
-        report = evaluate_generator(generator, encoder, judges, examples, config, device, folder)
-    report |= {"generator": config.TRAIN.NET_G, "versions": runtime.versions()}
+    report = evaluate_generator(generator, encoder, judges, examples, config, device, folder)
+    report |= {"generator": config.TRAIN.NET_G, "versions": versions()}
     path = folder.parent / "r_precision.json"
     if distributed.is_main():
-        runtime.write_json(path, report)
+        write_json(path, report)
     print(f"{report['judges'][0]['generated']['images']} images in {folder}")
     for score in report["judges"]:
         ours, real = score["generated"], score["real"]
@@ -134,11 +137,11 @@ def _draw_own_captions(config: Config, generator: torch.nn.Module, encoder: Clip
     if not distributed.is_main():  # a handful of pictures
         return
     root = Path(config.TRAIN.NET_G).with_suffix("")
-    for name, captions in read_example_captions(config.DATA_DIR, raw_captions=config.TEXT.RAW_CAPTIONS):
+    for name, captions in read_own_captions(config.DATA_DIR, raw_captions=config.TEXT.RAW_CAPTIONS):
         folder = root / name
-        draw_examples(generator, encoder, captions, config, device, folder)
+        draw_captions(generator, encoder, captions, config, device, folder)
         print(f"{len(captions)} captions of {name} drawn in {folder}")
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    run_script(main)

@@ -12,24 +12,29 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
 
-from clipgan import distributed, runtime
-from clipgan.data.from_config import read_split, training_set
+from clipgan.config import require_embedding_dim
+from clipgan.data.from_config import batch_line, read_split, require_even_shares, training_set
 from clipgan.evaluation.retrieval import Validation
-from clipgan.networks.clip_encoder import build_encoder, load_encoder
-from clipgan.products import use_fast_products
+from clipgan.flags import add_training_flags, run_script, training_config
+from clipgan.machine import distributed
+from clipgan.machine.device import choose_device, seed_everything
+from clipgan.machine.door import speed_up
+from clipgan.machine.precision import Precision
+from clipgan.networks.clip_encoder import build_encoder
+from clipgan.runs.folder import open_run
+from clipgan.runs.snapshots import load_encoder
 from clipgan.training.damsm_loop import pretrain
-from clipgan.training.precision import Precision
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    runtime.add_training_flags(parser)
-    config, earlier = runtime.training_config(parser.parse_args(argv))
-    device = runtime.choose_device(config.GPU_ID, config.CUDA)
+    add_training_flags(parser)
+    config, earlier = training_config(parser.parse_args(argv))
+    device = choose_device(config.GPU_ID, config.CUDA)
     distributed.initialise(device)
-    use_fast_products(device)
-    runtime.seed_everything(config.SEED)
-    runtime.require_even_shares(config)
+    speed_up(device)
+    seed_everything(config.SEED)
+    require_even_shares(config)
     precision = Precision(config.TRAIN.PRECISION, device)
 
     train = config.TRAIN
@@ -38,14 +43,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             encoder = load_encoder(train.CLIP_MODEL_CHECKPOINT, train.CLIP_MODEL_BASE, config.TEXT.WORDS_NUM)
         else:
             encoder = build_encoder(train.CLIP_MODEL_BASE, train.CLIP_PRETRAINED, config.TEXT.WORDS_NUM)
-    runtime.require_embedding_dim(config, encoder.word_dim)
+    require_embedding_dim(config, encoder.word_dim)
 
     examples = {split: read_split(config, split) for split in ("train", "test")}
     dataset = training_set(config, examples["train"], [config.image_size], encoder.tokenize)
-    folder = runtime.open_run(config, earlier)
+    folder = open_run(config, earlier)
     print(f"{len(examples['train'])} training and {len(examples['test'])} test images from {config.DATA_DIR}")
     print(f"{encoder.spec.name} on {device}, {precision}, images of {config.image_size} px, writing to {folder.root}")
-    print(runtime.batch_line(config))
+    print(batch_line(config))
     validate = Validation(examples["test"], config, device, folder)
     best = pretrain(config, encoder.to(device), dataset, device, folder, validate, resume=earlier is not None)
     folder.finish()
@@ -54,4 +59,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    run_script(main)

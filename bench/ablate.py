@@ -19,16 +19,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 import torch
 from torch import Tensor
 
-from clipgan import runtime
 from clipgan.config import Config, load_config
 from clipgan.data.examples import Example
 from clipgan.data.from_config import read_split, training_set
 from clipgan.evaluation.measure import evaluate_generator, load_judges
-from clipgan.networks.clip_encoder import ClipEncoder, load_encoder
+from clipgan.flags import REPOSITORY, run_script
+from clipgan.machine.device import choose_device, place, seed_everything
+from clipgan.networks.clip_encoder import ClipEncoder
 from clipgan.networks.generator import Generator, GeneratorOutput
-from clipgan.networks.snapshots import load_generator
-from clipgan.training.gan_loop import Gan, train_gan
-from clipgan.training.precision import full_precision
+from clipgan.runs.folder import RunFolder
+from clipgan.runs.report import write_json
+from clipgan.runs.snapshots import load_encoder, load_generator
+from clipgan.training.gan_loop import train_gan
+from clipgan.training.gan_networks import GanNetworks
 
 VARIANTS = {
     "full method": [],
@@ -60,25 +63,23 @@ def run(variant: str, config: Config, examples: dict[str, list[Example]], encode
     path = Path(config.OUTPUT_DIR) / config.run_name / "scores.json"
     if path.is_file():
         return json.loads(path.read_text())
-    device = runtime.choose_device(config.GPU_ID, config.CUDA)
-    runtime.seed_everything(config.SEED)
-    gan = Gan.build(config, encoder)
+    device = choose_device(config.GPU_ID, config.CUDA)
+    seed_everything(config.SEED)
+    networks = GanNetworks.build(config, encoder)
     kind = InvertedMaskGenerator if variant.startswith("inverted") else Generator
-    gan.generator.__class__ = kind
-    gan.generator.to(device)
-    gan.discriminators.to(device)
+    networks.generator.__class__ = kind
     dataset = training_set(config, examples["train"], config.image_sizes, encoder.tokenize)
-    folder = runtime.RunFolder.create(config)
-    last = train_gan(config, gan, encoder, dataset, device, folder)
-    generator = load_generator(last, gan.generator_arguments).requires_grad_(False).eval().to(device)
+    folder = RunFolder.create(config)
+    last = train_gan(config, networks, encoder, dataset, device, folder)
+    generator = load_generator(last, networks.generator_arguments).requires_grad_(False).eval()
+    place(generator, device)
     generator.__class__ = kind
     judges = load_judges(config, encoder, device)
-    with full_precision(device):
-        report = evaluate_generator(
-            generator, encoder, judges, examples["test"], config, device, last.with_suffix("") / "valid" / "single"
-        )
+    report = evaluate_generator(
+        generator, encoder, judges, examples["test"], config, device, last.with_suffix("") / "valid" / "single"
+    )
     scores = {name: score(report) for name, score in SCORES.items()}
-    runtime.write_json(path, scores)
+    write_json(path, scores)
     return scores
 
 
@@ -104,8 +105,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for variant, settings in VARIANTS.items():
             name = f"{variant.split(' (')[0].replace(' ', '_')}_{seed}"
             overrides = [*common, *settings, f"SEED={seed}", f"CONFIG_NAME={name}"]
-            config = load_config(runtime.REPOSITORY / "cfg/toy/GAN.yml", overrides)
-            encoder.to(runtime.choose_device(config.GPU_ID, config.CUDA))
+            config = load_config(REPOSITORY / "cfg/toy/GAN.yml", overrides)
+            encoder.to(choose_device(config.GPU_ID, config.CUDA))
             examples = {split: read_split(config, split) for split in ("train", "test")}
             table.setdefault(variant, []).append(run(variant, config, examples, encoder))
     print(markdown(table, args.steps))
@@ -131,4 +132,4 @@ def markdown(table: dict[str, list[dict]], steps: int) -> str:
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    run_script(main)

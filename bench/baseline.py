@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from clipgan.config import Config
-from clipgan.evaluation.frechet import Statistics
+from clipgan.evaluation.metrics.frechet import Statistics
 from clipgan.losses.adversarial import kl_loss
 from clipgan.losses.contrastive import nt_xent
 from clipgan.losses.damsm import sentence_loss
@@ -315,8 +315,7 @@ class GanStep(Step):
             loss = loss + smooth.LAMBDA * matching
             features.append(image)
         contrastive = self.config.TRAIN.CONTRASTIVE
-        weight = 0.2 if contrastive.WEIGHT is None else contrastive.WEIGHT
-        loss = loss + weight * nt_xent(*features, contrastive.TEMPERATURE)
+        loss = loss + contrastive.WEIGHT * nt_xent(*features, contrastive.TEMPERATURE)
         self.update(self.optimizer_g, loss)
 
         with torch.no_grad():
@@ -347,8 +346,7 @@ class PretrainStep(Step):
             loss = loss + words_loss(words, word_mask, regions, batch.class_ids, *gammas)
             loss = loss + sum(sentence_loss(image, sentence, batch.class_ids, smooth.GAMMA3))
             sentences.append(sentence)
-        weight = 1.0 if contrastive.WEIGHT is None else contrastive.WEIGHT
-        loss = loss + weight * nt_xent(*sentences, contrastive.TEMPERATURE)
+        loss = loss + contrastive.WEIGHT * nt_xent(*sentences, contrastive.TEMPERATURE)
         self.update(self.optimizer, loss, self.config.TRAIN.RNN_GRAD_CLIP)
         return {"loss": loss.detach()}
 

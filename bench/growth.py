@@ -25,16 +25,17 @@ import torch
 from run import TABLE, flag_parser, machine, race_alone, set_up, words
 from steps import TINY_ENCODER, Bench
 
-from clipgan import distributed
 from clipgan.config import Config, load_config
 from clipgan.data.toy import draw_toy_dataset
-from clipgan.networks.clip_encoder import ClipEncoder, build_encoder
+from clipgan.flags import REPOSITORY
+from clipgan.machine import distributed
+from clipgan.machine.precision import Precision
+from clipgan.networks.clip_encoder import ClipEncoder, TextFeatures, build_encoder
 from clipgan.networks.discriminator import Discriminator
 from clipgan.networks.generator import Generator
-from clipgan.runtime import REPOSITORY
+from clipgan.runs.snapshots import save_encoder
 from clipgan.training.damsm_loop import Features, compare
-from clipgan.training.gan_loop import matching_loss, wrong_pairs_of
-from clipgan.training.precision import Precision
+from clipgan.training.gan_loop import guidance_losses, wrong_pairs_of
 
 TOY, SKIPPED = "cfg/toy/GAN.yml", 20  # the first steps of a run are slower
 
@@ -69,7 +70,7 @@ def with_the_processes(bench: Bench) -> None:
     with tempfile.TemporaryDirectory() as root:
         draw_toy_dataset(f"{root}/data", train=batch * steps, test=40)  # no epoch ends before the last step
         torch.manual_seed(0)
-        build_encoder(TINY_ENCODER, "", config.TEXT.WORDS_NUM).save(f"{root}/encoder.pth")
+        save_encoder(f"{root}/encoder.pth", build_encoder(TINY_ENCODER, "", config.TEXT.WORDS_NUM))
         what = f"of {TOY} in {Precision(config.TRAIN.PRECISION, bench.device)}, batch {batch} in all, a thread each"
         loss = f"sentence loss, steps {SKIPPED + 1}–{steps}"
         print(f"\n| processes | a step {what} | speed-up | {loss} |\n|---|---|---|---|")
@@ -134,9 +135,9 @@ def gan_exchange(config: Config, encoder: ClipEncoder) -> None:
     """What a GAN step compares over the batch, of random features."""
     batch, (regions, image, words, word_mask, sentence) = config.TRAIN.BATCH_SIZE, random_features(config, encoder, 2)
     stand_in = SimpleNamespace(encode_image=lambda _images: (regions, image))
-    text = (words.detach(), word_mask, sentence.detach())
-    wrong_pairs_of(text[2])
-    matching_loss(stand_in, None, text, torch.arange(batch), config)
+    text = TextFeatures(words.detach(), word_mask, sentence.detach())
+    wrong_pairs_of(text.sentence)
+    guidance_losses(stand_in, None, text, torch.arange(batch), config)
 
 
 def pretraining_exchange(config: Config, encoder: ClipEncoder) -> None:

@@ -51,13 +51,13 @@ from clipgan.data.dataset import EpochBatchSampler, make_loader
 from clipgan.data.examples import Example
 from clipgan.data.from_config import read_split, training_set
 from clipgan.evaluation.encoding import encode_captions
-from clipgan.evaluation.frechet import Statistics, frechet_distance
-from clipgan.evaluation.r_precision import retrieval_hits
+from clipgan.evaluation.metrics.frechet import Statistics, frechet_distance
+from clipgan.evaluation.metrics.r_precision import retrieval_hits
 from clipgan.losses import damsm
+from clipgan.machine.cpu_products import fast_products
+from clipgan.machine.device import choose_device
+from clipgan.machine.precision import Precision, has_bf16
 from clipgan.networks.clip_encoder import build_encoder
-from clipgan.products import fast_products
-from clipgan.runtime import choose_device
-from clipgan.training.precision import Precision, has_bf16
 
 TABLE = "| what | plain | ours | ratio | equal to | target |\n|---|---|---|---|---|---|"
 KEPT = "the plain form keeping freed memory"

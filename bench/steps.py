@@ -27,14 +27,18 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipgan.config import Config, load_config
+from clipgan.flags import REPOSITORY
 from clipgan.losses.adversarial import discriminator_loss
+from clipgan.machine.compiling import compile_forward
+from clipgan.machine.cpu_memory import keep_freed_memory
+from clipgan.machine.device import prepare_training
+from clipgan.machine.door import speed_up
+from clipgan.machine.precision import Precision
 from clipgan.networks.clip_encoder import ClipEncoder, build_encoder
-from clipgan.products import use_fast_products
-from clipgan.runtime import REPOSITORY, keep_freed_memory
-from clipgan.training.damsm_loop import compare, encode
-from clipgan.training.ema import EMA
-from clipgan.training.gan_loop import Gan, generator_losses, wrong_pairs_of
-from clipgan.training.precision import Precision, compile_methods
+from clipgan.training.damsm_loop import compare, encode, trained_weights
+from clipgan.training.gan_loop import FrozenEncoder, generator_losses, wrong_pairs_of
+from clipgan.training.gan_networks import GanNetworks
+from clipgan.training.trained_network import TrainedNetwork
 
 DONE = "done"  # what a contestant says after each step
 WORDS = (
@@ -130,67 +134,80 @@ def made_up_captions(count: int, seed: int) -> list[str]:
     return [" ".join(rng.choice(WORDS.split(), rng.integers(8, 19))) for _ in range(count)]
 
 
+def _padded(rows: Tensor, length: int) -> Tensor:
+    return torch.nn.functional.pad(rows, (0, length - rows.shape[1]))
+
+
 def made_up_batch(encoder: ClipEncoder, sizes: Sequence[int], count: int, device: torch.device) -> SimpleNamespace:
     """What a step uses of a ``clipgan.data.dataset.Batch``; of three images or more, two are of one class."""
     generator = torch.Generator().manual_seed(0)
     images = [torch.rand(count, 3, size, size, generator=generator).to(device) * 2 - 1 for size in sizes]
-    tokens = tuple(encoder.tokenize(made_up_captions(count, seed)).to(device) for seed in (0, 1))
+    tokens = [encoder.tokenize(made_up_captions(count, seed)) for seed in (0, 1)]
+    tokens = tuple(_padded(rows, max(one.shape[1] for one in tokens)).to(device) for rows in tokens)
     class_ids = torch.arange(count).to(device)
     class_ids[2:3] = 0
     return SimpleNamespace(images=images, tokens=tokens, class_ids=class_ids)
 
 
 class GanStep(baseline.Step):
-    """The package's step, in the order of ``clipgan.training.gan_loop``; ``gan`` is trained in place."""
+    """The package's step, in the order of ``clipgan.training.gan_loop``; ``networks`` are trained in place."""
 
     def __init__(
         self,
         config: Config,
-        gan: Gan,
+        networks: GanNetworks,
         encoder: ClipEncoder,
         device: torch.device,
         precision: str = "fp32",
         compiled: bool = False,
     ):
-        self.config, self.encoder = copy.deepcopy(config), encoder.freeze()
-        self.config.TRAIN.COMPILE, self.config.TRAIN.PRECISION = compiled, precision
+        self.config, self.networks, self.device = copy.deepcopy(config), networks, device
+        train = self.config.TRAIN
+        train.COMPILE, train.GENERATOR_LR, train.DISCRIMINATOR_LR = compiled, 0.0, 0.0
         self.precision = Precision(precision, device)
-        self.generator, self.discriminators = gan.generator, gan.discriminators
-        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), 0.0, baseline.ADAM_BETAS, foreach=True)
-        self.optimizers_d = [torch.optim.Adam(d.parameters(), 0.0, baseline.ADAM_BETAS, foreach=True)
-                             for d in self.discriminators]
-        self.average = EMA(self.generator, config.TRAIN.EMA)
-        gan.spread(self.config)
+        prepare_training(device)
+        self.generator, self.discriminators, self.average = networks.prepare(self.config, device, self.precision)
+        self.frozen = FrozenEncoder(encoder.freeze(), self.config, self.precision)
+        for network in (self.generator, *self.discriminators):
+            self._record(network)
 
-    def update(self, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float = 0.0) -> None:
-        super().update(optimizer, loss, clip)
-        optimizer.zero_grad(set_to_none=True)  # as the training loop does
+    def _record(self, network: TrainedNetwork) -> None:
+        """Copy the gradients that the optimizer sees, where ``self.gradients`` is a list."""
+        step = network.optimizer.step
+
+        def recording(*arguments, **keywords):
+            if self.gradients is not None:
+                self.gradients.append([weight.grad.clone() for weight in network.network.parameters()])
+            return step(*arguments, **keywords)
+
+        network.optimizer.step = recording
 
     def __call__(self, batch) -> dict[str, Tensor]:
-        gan, count, device = self.config.GAN, len(batch.class_ids), batch.class_ids.device
+        gan, count = self.config.GAN, len(batch.class_ids)
         with torch.no_grad(), self.precision.autocast():
-            text = self.encoder.encode_text(torch.cat(batch.tokens))
-        words, word_mask, sentence = text
-        noise = torch.randn(count, gan.Z_DIM, device=device).repeat(2, 1)
-        condition_noise = torch.randn(count, gan.CONDITION_DIM, device=device).repeat(2, 1)
+            text = self.frozen.encode_text(torch.cat(batch.tokens))
+        noise = torch.randn(count, gan.Z_DIM, device=self.device).repeat(2, 1)
+        condition_noise = torch.randn(count, gan.CONDITION_DIM, device=self.device).repeat(2, 1)
         with self.precision.autocast():
-            out = self.generator(noise, condition_noise, sentence, words, word_mask)
+            out = self.generator(noise, condition_noise, text.sentence, text.words, text.word_mask)
 
-        self.discriminators.requires_grad_(True).train(self.power_iterations)
-        wrong_sentences, wrong_pairs = wrong_pairs_of(sentence)
-        loss_d = torch.zeros((), device=device)
-        for i, (discriminator, optimizer) in enumerate(zip(self.discriminators, self.optimizers_d, strict=True)):
+        self.networks.discriminators.requires_grad_(True).train(self.power_iterations)
+        wrong_sentences, wrong_pairs = wrong_pairs_of(text.sentence)
+        loss_d = torch.zeros((), device=self.device)
+        for i, discriminator in enumerate(self.discriminators):
+            views = out.images[i].detach().chunk(2), text.sentence.chunk(2), wrong_sentences
             with self.precision.autocast():
-                views = out.images[i].detach().chunk(2), sentence.chunk(2), wrong_sentences
                 loss = discriminator_loss(discriminator, batch.images[i], *views, wrong_pairs)
-            self.update(optimizer, loss)
+            discriminator.update(loss)
             loss_d += loss.detach()
 
-        self.discriminators.requires_grad_(False).eval()
+        self.networks.discriminators.requires_grad_(False).eval()
         with self.precision.autocast():
-            losses = generator_losses(out, self.discriminators, self.encoder, text, batch.class_ids, self.config)
-        self.update(self.optimizer_g, losses["loss_g"])
-        self.average.update(self.generator)
+            losses = generator_losses(
+                out, self.networks.discriminators, self.frozen, text, batch.class_ids, self.config
+            )
+        self.generator.update(losses["loss_g"])
+        self.average.update(self.networks.generator)
         return {"loss_d": loss_d, "loss_g": losses["loss_g"].detach()}
 
 
@@ -207,8 +224,10 @@ class PretrainStep(baseline.Step):
     ):
         self.config, self.encoder = config, encoder.requires_grad_(True).train()
         self.precision = Precision(precision, device)
-        self.optimizer = torch.optim.Adam(baseline.trained(encoder), 0.0, (0.9, 0.98), foreach=True)
-        compile_methods(compiled, encoder, "encode_image", "encode_text")
+        backbone, projection = trained_weights(encoder)
+        self.optimizer = torch.optim.Adam([*backbone, *projection], 0.0, (0.9, 0.98), fused=True)
+        if compiled:
+            compile_forward(encoder, varying=[(1, 1)])
 
     def __call__(self, batch) -> dict[str, Tensor]:
         with self.precision.autocast():
@@ -228,9 +247,7 @@ class Subjects:
         torch.manual_seed(0)
         self.encoder = build_encoder(self.config.TRAIN.CLIP_MODEL_BASE, "", self.config.TEXT.WORDS_NUM).to(bench.device)
         if kind == "gan":
-            self.gan = Gan.build(self.config, self.encoder)
-            self.gan.generator.to(bench.device)
-            self.gan.discriminators.to(bench.device)
+            self.networks = GanNetworks.build(self.config, self.encoder)
         self.batch = made_up_batch(self.encoder, self.config.image_sizes, batch, bench.device)
 
     def step(self, form: str) -> Callable[[], dict[str, Tensor]]:
@@ -241,10 +258,11 @@ class Subjects:
         encoder, fast_on_cuda = copy.deepcopy(self.encoder), form == "fast" and self.device.type == "cuda"
         options = {"precision": "fp32" if form == "ours" else "bf16", "compiled": form == "compiled" or fast_on_cuda}
         if self.kind == "gan" and form == "plain":
-            step = baseline.GanStep(self.config, self.gan.generator, self.gan.discriminators, encoder)
+            step = baseline.GanStep(
+                self.config, self.networks.generator, self.networks.discriminators, encoder
+            )
         elif self.kind == "gan":
-            gan = copy.deepcopy(self.gan)
-            step = GanStep(self.config, gan, encoder, self.device, **options)
+            step = GanStep(self.config, copy.deepcopy(self.networks), encoder, self.device, **options)
         elif form == "plain":
             step = baseline.PretrainStep(self.config, encoder)
         else:
@@ -274,7 +292,7 @@ def alone(bench: Bench, kind: str, form: str) -> None:
     """
     run = Subjects(bench, kind, bench.flags.batch).step("plain" if form == "kept" else form)
     if form not in ("plain", "kept"):
-        use_fast_products(bench.device)
+        speed_up(bench.device)
     bench.tf32(True)
     gc.collect()
     if bench.cuda:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipgan import products
+from clipgan.machine import cpu_products
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -38,8 +38,14 @@ def script() -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture(scope="session")
-def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_clip_config() -> dict:
     """A model config in open_clip's format: words of 16, sentences of 24 dimensions, 4×4 regions."""
+    return TINY_CLIP
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of ``tiny_clip_config``."""
     path = tmp_path_factory.mktemp("clip") / "tiny.json"
     path.write_text(json.dumps(TINY_CLIP))
     return path
@@ -52,11 +58,12 @@ def two_threads() -> None:
 
 
 @pytest.fixture(autouse=True)
-def products_of_pytorch() -> Iterator[None]:
+def arithmetic_of_pytorch() -> Iterator[None]:
     """A script run by a test in this process leaves the other tests' arithmetic as it was."""
     yield
-    products._until_the_end.close()
-    products.use_fast_products.cache_clear()
+    torch.backends.cuda.enable_flash_sdp(True)
+    cpu_products._until_the_end.close()
+    cpu_products.use_fast_products.cache_clear()
 
 
 @pytest.fixture(scope="session")

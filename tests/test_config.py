@@ -75,7 +75,7 @@ def test_an_override_wins_over_the_file_and_keeps_its_type(tmp_path):
         ("TRAIN: {SMOOTH: {GAMMA2: 0}}", "TRAIN.SMOOTH.GAMMA2 must be above 0"),
         ("EVAL: {BEST_BY: fid}", "set EVAL.BEST_SPLIT to test"),
         ("EVAL: {JUDGE: {CLIP_PRETRAINED: openai}}", "needs EVAL.JUDGE.CLIP_MODEL_BASE"),
-        ("TRAIN: {PRECISION: half}", "TRAIN.PRECISION must be one of fp32, bf16, fp16"),
+        ("TRAIN: {PRECISION: half}", "TRAIN.PRECISION must be one of fp32, tf32, bf16, fp16"),
         ("TRAIN: {GENERATOR_LR: -0.1}", "TRAIN.GENERATOR_LR must be a finite number"),
         ("TEXT: {WORDS_NUM: 0}", "TEXT.WORDS_NUM must be at least 1"),
         ("CONFIG_NAME: a/b", "CONFIG_NAME"),

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from clipgan import checkpoint
 from clipgan.config import load_config
 from clipgan.data.toy import draw_toy_dataset
 from clipgan.errors import UserError
 from clipgan.networks.clip_encoder import build_encoder
-from clipgan.networks.snapshots import load_generator
+from clipgan.runs import checkpoint
+from clipgan.runs.snapshots import load_generator, save_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 TEN_COMMANDS = """
@@ -236,7 +236,7 @@ def test_a_generator_of_another_size_is_refused(project):
 
 def test_a_generator_that_was_trained_on_another_encoder_is_refused(project, tiny_clip, tmp_path):
     torch.manual_seed(99)
-    build_encoder(str(tiny_clip), "", 28).save(tmp_path / "other.pth")
+    save_encoder(tmp_path / "other.pth", build_encoder(str(tiny_clip), "", 28))
     with pytest.raises(UserError, match=r"netG_epoch_1\.pth was trained on another encoder"):
         project.evaluate(f"TRAIN.CLIP_MODEL_CHECKPOINT={tmp_path / 'other.pth'}")
 
@@ -244,7 +244,7 @@ def test_a_generator_that_was_trained_on_another_encoder_is_refused(project, tin
 def test_a_judge_is_recognised_as_the_encoder_that_trained_the_generator_wherever_it_lies(project, tiny_clip, tmp_path):
     shutil.copy(project.encoder, tmp_path / "copy.pth")
     torch.manual_seed(99)
-    build_encoder(str(tiny_clip), "", 28).save(tmp_path / "other.pth")
+    save_encoder(tmp_path / "other.pth", build_encoder(str(tiny_clip), "", 28))
     for name, expected in (("copy", True), ("other", False)):
         project.evaluate("EVAL.NUM_IMAGES=12", f"EVAL.JUDGE.CLIP_MODEL_CHECKPOINT={tmp_path / name}.pth")
         judges = json.loads((project.samples / "r_precision.json").read_text())["judges"]

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 from clipgan.data.toy import OF_CLASS
 from clipgan.errors import Stopped, UserError
-from clipgan.runtime import REPOSITORY as ROOT
-from clipgan.runtime import run_script
+from clipgan.flags import REPOSITORY as ROOT
+from clipgan.flags import run_script
 
 NET_G = Path("output/toy_GAN/Model/netG_best.pth")
 UNTRAINED = Path("output/toy_untrained/Model/netG_epoch_0.pth")

@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 from tqdm import tqdm
 
-from clipgan import runtime
 from clipgan.data.from_config import read_split
 from clipgan.evaluation.encoding import evaluation_image
 from clipgan.evaluation.sampling import PngWriter, spread
+from clipgan.flags import add_common_flags, config_from_flags, run_script
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", choices=("train", "test"), default="test", help="default: %(default)s")
     parser.add_argument("--count", type=int, metavar="N", help="at most so many, spread over the split (default: all)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write to")
-    runtime.add_common_flags(parser)
+    add_common_flags(parser)
     args = parser.parse_args(argv)
-    config = runtime.config_from_flags(args)
+    config = config_from_flags(args)
     examples = read_split(config, args.split)
     examples = spread(examples, args.count or len(examples))
     with PngWriter(config.WORKERS) as writer:
@@ -38,4 +38,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    run_script(main)

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 from clipgan.data.toy import CAPTIONS, draw_toy_dataset
-from clipgan.runtime import run_script
+from clipgan.flags import run_script
 
 
 def main(argv: Sequence[str] | None = None) -> None:

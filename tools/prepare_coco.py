@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 from tqdm import tqdm
 
 from clipgan.errors import UserError
-from clipgan.runtime import run_script
+from clipgan.flags import run_script
 
 FOLDERS = {"train": "train2014", "test": "val2014"}
 

@@ -21,7 +21,7 @@ from clipgan.errors import UserError
 
 
 @dataclass
-class Tree:
+class TreeSection:
     """The stages of the generator: ``BRANCH_NUM`` images, the first ``BASE_SIZE`` pixels wide, each twice the last."""
 
     BRANCH_NUM: int = 3
@@ -29,7 +29,7 @@ class Tree:
 
 
 @dataclass
-class Data:
+class DataSection:
     """How an image is prepared; evaluation uses the same with a centre crop and no flip."""
 
     BOX_CROP: bool = True  # cut to the bounding box where an image has one
@@ -39,7 +39,7 @@ class Data:
 
 
 @dataclass
-class Smooth:
+class SmoothSection:
     """Temperatures of the DAMSM losses (AttnGAN, eq. 8-13) and its weight λ in the generator's loss."""
 
     GAMMA1: float = 4.0
@@ -49,15 +49,15 @@ class Smooth:
 
 
 @dataclass
-class Contrastive:
-    """NT-Xent between the two captions (pretraining) or the two images made from them (GAN). Empty = method's own."""
+class ContrastiveSection:
+    """NT-Xent between the two captions (pretraining) or the two images made from them (GAN)."""
 
-    WEIGHT: float | None = None  # None: 1 in pretraining, 0.2 in GAN training
+    WEIGHT: float = 0.2  # as published: 0.2 in GAN training, 1 in pretraining, whose configs say so
     TEMPERATURE: float = 0.5
 
 
 @dataclass
-class Train:
+class TrainSection:
     FLAG: bool = True  # False: sample and evaluate instead of training
     NET_G: str = ""  # generator snapshot to evaluate, or to start training from
     B_NET_D: bool = True  # with NET_G: load the discriminators beside it, too
@@ -71,21 +71,21 @@ class Train:
     LINEAR_LR: float = 2e-3  # the same of the region projection
     RNN_GRAD_CLIP: float = 0.25  # largest gradient norm in pretraining (the name is the lineage's)
     EMA: float = 0.999  # decay of the averaged generator weights; 0 = no averaging
-    PRECISION: str = "fp32"  # fp32 | bf16 (fp32 where a processor would emulate it) | fp16
+    PRECISION: str = "fp32"  # fp32 | tf32 (CUDA only) | bf16 (fp32 where a processor would emulate it) | fp16
     COMPILE: bool = False  # torch.compile the networks
     ACCUMULATE: int = 1  # pretraining: encode the batch in so many parts, exactly the same step in less memory
     SYNC_BN: bool = True  # several processes: batch norm over the global batch
-    STATE_INTERVAL: int = 1000  # steps between two training states, from which --resume goes on; 0 = only when stopped
+    STATE_INTERVAL: float = 10.0  # minutes between training states, for --resume; 0 = only at the end or when stopped
     WORD_LOSS: bool = True  # False: the generator sees the sentence loss only (ablation)
     CLIP_MODEL_BASE: str = "ViT-B-32"  # open_clip model name, or a JSON file in open_clip's format
     CLIP_PRETRAINED: str = "openai"  # open_clip tag, a weights file, or empty for a random start
     CLIP_MODEL_CHECKPOINT: str = ""  # fine-tuned encoder written by pretrain_DAMSM.py
-    SMOOTH: Smooth = field(default_factory=Smooth)
-    CONTRASTIVE: Contrastive = field(default_factory=Contrastive)
+    SMOOTH: SmoothSection = field(default_factory=SmoothSection)
+    CONTRASTIVE: ContrastiveSection = field(default_factory=ContrastiveSection)
 
 
 @dataclass
-class Gan:
+class GanSection:
     DF_DIM: int = 32
     GF_DIM: int = 64
     Z_DIM: int = 100
@@ -94,7 +94,7 @@ class Gan:
 
 
 @dataclass
-class Text:
+class TextSection:
     CAPTIONS_PER_IMAGE: int = 10
     EMBEDDING_DIM: int = 512  # width of the word features: must be the encoder's
     WORDS_NUM: int = 28  # longest caption in BPE tokens; the rest is cut off
@@ -102,7 +102,7 @@ class Text:
 
 
 @dataclass
-class Judge:
+class JudgeSection:
     """The encoder that measures R-precision; empty = the fine-tuned encoder that also trained the generator."""
 
     CLIP_MODEL_BASE: str = ""
@@ -111,7 +111,7 @@ class Judge:
 
 
 @dataclass
-class Eval:
+class EvalSection:
     NUM_IMAGES: int = 30000
     BATCH_SIZE: int = 32  # images are sampled 8 together: rounded down to a multiple of 8, and at least 8
     INTERVAL: int = 0  # GAN training: measure the EMA generator every so many epochs; 0 = at snapshots
@@ -119,7 +119,7 @@ class Eval:
     BEST_BY: str = "r_precision"  # the measure that keeps netG_best.pth: r_precision | attributes | fid
     BEST_SPLIT: str = "train"  # the split whose captions it measures; choosing by "test" flatters test scores
     INCEPTION_WEIGHTS: str = ""  # FID during training: empty = none, or published | random | FILE
-    JUDGE: Judge = field(default_factory=Judge)
+    JUDGE: JudgeSection = field(default_factory=JudgeSection)
 
 
 @dataclass
@@ -133,12 +133,12 @@ class Config:
     WORKERS: int = 4
     SEED: int = 100
     B_VALIDATION: bool = False  # evaluation: True measures on the test split, False draws example_filenames.txt
-    TREE: Tree = field(default_factory=Tree)
-    DATA: Data = field(default_factory=Data)
-    TRAIN: Train = field(default_factory=Train)
-    GAN: Gan = field(default_factory=Gan)
-    TEXT: Text = field(default_factory=Text)
-    EVAL: Eval = field(default_factory=Eval)
+    TREE: TreeSection = field(default_factory=TreeSection)
+    DATA: DataSection = field(default_factory=DataSection)
+    TRAIN: TrainSection = field(default_factory=TrainSection)
+    GAN: GanSection = field(default_factory=GanSection)
+    TEXT: TextSection = field(default_factory=TextSection)
+    EVAL: EvalSection = field(default_factory=EvalSection)
 
     @property
     def image_sizes(self) -> list[int]:
@@ -185,7 +185,7 @@ _WITHOUT_EFFECT = {
     *("RNN_TYPE", "B_ATTENTION", "B_DCGAN"),
 }
 _CHOICES = {
-    "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
+    "TRAIN.PRECISION": ("fp32", "tf32", "bf16", "fp16"),
     "EVAL.BEST_BY": ("r_precision", "attributes", "fid"),
     "EVAL.BEST_SPLIT": ("train", "test"),
 }
@@ -200,7 +200,7 @@ _AT_LEAST = {
     "TRAIN.SNAPSHOT_INTERVAL": 1,
     "TRAIN.EMA": 0.0,
     "TRAIN.ACCUMULATE": 1,
-    "TRAIN.STATE_INTERVAL": 0,
+    "TRAIN.STATE_INTERVAL": 0.0,
     "GAN.DF_DIM": 1,
     "GAN.GF_DIM": 1,
     "GAN.Z_DIM": 1,
@@ -270,6 +270,15 @@ def require_generator_size(config: Config) -> None:
         raise UserError(f"TREE.BASE_SIZE must be a power of two (8, 16, 32, 64, …) for the generator, not {size}")
 
 
+def require_embedding_dim(config: Config, word_dim: int) -> None:
+    """Refuse a config whose ``TEXT.EMBEDDING_DIM`` is not the width of the encoder's words."""
+    if word_dim != config.TEXT.EMBEDDING_DIM:
+        raise UserError(
+            f"TEXT.EMBEDDING_DIM is {config.TEXT.EMBEDDING_DIM}, but the words of {config.TRAIN.CLIP_MODEL_BASE} "
+            f"have {word_dim} dimensions"
+        )
+
+
 def key_paths(node: Any = None, prefix: str = "") -> Iterator[str]:
     """All keys as ``SECTION.KEY``, in the order of the dataclasses."""
     for item in fields(node or Config()):
@@ -336,11 +345,10 @@ def _nearest(name: str) -> str:
 
 def _convert(value: Any, hint: Any, name: str, source: str) -> Any:
     """Give a YAML value the type of its key; ``1e-4``, which YAML 1.1 reads as a string, is a number all the same."""
-    optional = hint in (int | None, float | None)
-    if optional:
+    if hint == int | None:
         if value is None or value == "":
             return None
-        hint = int if hint == (int | None) else float
+        hint = int
     if hint is str and value is None:
         return ""
     if hint is float and isinstance(value, str):

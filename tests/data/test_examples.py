@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from clipgan.data.examples import read_example_captions, read_examples
+from clipgan.data.examples import read_examples, read_own_captions
 from clipgan.errors import UserError
 
 NAMES = {"train": ["001.Auk/Auk_1", "001.Auk/Auk_2"], "test": ["002.Owl/Owl_1"]}
@@ -216,8 +216,8 @@ def test_example_captions_come_by_name_in_the_order_of_the_list(tmp_path):
     write(tmp_path / "example_filenames.txt", "text/mine\n\nother\n")
     write(tmp_path / "text/mine.txt", "A Red bird.\nA blue bird.\n")
     write(tmp_path / "other.txt", "A dog.")
-    assert read_example_captions(tmp_path) == [("text/mine", ["a red bird", "a blue bird"]), ("other", ["a dog"])]
-    assert read_example_captions(tmp_path, raw_captions=True)[1] == ("other", ["A dog."])
+    assert read_own_captions(tmp_path) == [("text/mine", ["a red bird", "a blue bird"]), ("other", ["a dog"])]
+    assert read_own_captions(tmp_path, raw_captions=True)[1] == ("other", ["A dog."])
 
 
 @pytest.mark.parametrize(
@@ -228,4 +228,4 @@ def test_what_is_wrong_with_the_example_captions_is_named(tmp_path, listing, com
     if listing is not None:
         write(tmp_path / "example_filenames.txt", listing)
     with pytest.raises(UserError, match=complaint):
-        read_example_captions(tmp_path)
+        read_own_captions(tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clipgan.data.examples import read_example_captions, read_examples
+from clipgan.data.examples import read_examples, read_own_captions
 from clipgan.errors import UserError
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "prepare_coco.py"
@@ -52,7 +52,7 @@ def test_tables_and_lists_that_are_not_utf_8_give_no_traceback(birds):
         read(birds)
     (birds / "example_filenames.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(UserError, match=r"caf.*no such file"):
-        read_example_captions(birds)
+        read_own_captions(birds)
 
 
 def test_coco_may_be_prepared_with_all_its_images_in_one_folder(tmp_path):

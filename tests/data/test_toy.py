@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from clipgan.data import toy
-from clipgan.data.examples import read_example_captions, read_examples
+from clipgan.data.examples import read_examples, read_own_captions
 from clipgan.data.images import load_image
 from clipgan.data.toy_oracle import read_truth
 from clipgan.data.toy_scene import ATTRIBUTES, BACKGROUND_COLOURS, BIRD_COLOURS, Attributes, Pose, bird_box, draw_scene
@@ -44,7 +44,7 @@ def test_each_layout_is_read_back_whole(tmp_path, layout, captions, boxes):
             assert len(set(example.captions)) == captions
             assert example.key in truth
             assert (example.box is not None) == boxes
-    ((_, own),) = read_example_captions(root)
+    ((_, own),) = read_own_captions(root)
     assert len(own) == toy.EXAMPLE_CAPTIONS
 
 

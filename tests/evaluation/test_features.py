@@ -23,8 +23,8 @@ from clipgan.evaluation.features import (
     statistics_of_tensors,
     write_statistics,
 )
-from clipgan.evaluation.frechet import Statistics, frechet_distance
 from clipgan.evaluation.inception import FidNetwork, Provenance, load_fid_network, load_score_network
+from clipgan.evaluation.metrics.frechet import Statistics, frechet_distance
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from clipgan import runtime
 from clipgan.config import load_config
 from clipgan.errors import UserError
 from clipgan.evaluation.features import list_images, read_statistics, statistics_of_files
-from clipgan.evaluation.frechet import frechet_distance
 from clipgan.evaluation.inception import load_fid_network
+from clipgan.evaluation.metrics.frechet import frechet_distance
+from clipgan.flags import REPOSITORY, run_script
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_count_that_the_config_does_not_generate_is_a_warning(main, flags, run
 )
 def test_mistakes_get_one_line_and_status_2(main, capsys, extra, message):
     with pytest.raises(SystemExit) as caught:
-        runtime.run_script(lambda: main([*extra, "--gpu", "-1"]))
+        run_script(lambda: main([*extra, "--gpu", "-1"]))
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert message in error
@@ -192,7 +192,7 @@ def test_mistakes_get_one_line_and_status_2(main, capsys, extra, message):
 @pytest.mark.parametrize("data", ["bird", "coco"])
 def test_the_documented_commands_find_their_config_from_any_folder(script, tmp_path, monkeypatch, name, data):
     monkeypatch.chdir(tmp_path)
-    config = load_config(runtime.REPOSITORY / f"cfg/eval_clip_{data}.yml")
+    config = load_config(REPOSITORY / f"cfg/eval_clip_{data}.yml")
     with pytest.raises(UserError) as caught:
         dims = ["--dims", "2048"] if name == "fid_score.py" else []
         script(name).main(["--data", data, *dims, "--batch_size", "32"])

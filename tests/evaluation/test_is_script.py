@@ -7,7 +7,7 @@ import pytest
 from clipgan.errors import UserError
 from clipgan.evaluation.features import list_images, probabilities_of_files
 from clipgan.evaluation.inception import load_score_network
-from clipgan.evaluation.inception_score import inception_score
+from clipgan.evaluation.metrics.inception_score import inception_score
 
 
 @pytest.fixture

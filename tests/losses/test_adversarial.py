@@ -21,18 +21,11 @@ class Table(nn.Module):
         self.logits_u, self.logits_c = torch.randn(20), torch.randn(20, 20)
         self.passes, self.pairs = 0, []
 
-    def features(self, images):
+    def forward(self, images, sentence, pairs=None):
         self.passes += 1
-        return images
-
-    def unconditional(self, features):
-        return self.logits_u[features]
-
-    def conditional(self, features, sentence, pairs=None):
-        if pairs is not None:
-            features, sentence = features[pairs[0]], sentence[pairs[1]]
-        self.pairs += list(zip(features.tolist(), sentence.tolist(), strict=True))
-        return self.logits_c[features, sentence]
+        judged, described = (images, sentence) if pairs is None else (images[pairs[0]], sentence[pairs[1]])
+        self.pairs += list(zip(judged.tolist(), described.tolist(), strict=True))
+        return self.logits_u[images], self.logits_c[judged, described]
 
 
 def real_cost(*logits):

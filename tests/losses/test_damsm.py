@@ -1,5 +1,6 @@
 """The matching losses: equal to golden numbers and to their definition, and indifferent to what must not matter."""
 
+import contextlib
 import math
 
 import pytest
@@ -10,24 +11,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clipgan.losses import damsm
 from clipgan.losses.damsm import same_class_mask, sentence_loss, word_attention, word_similarity, words_loss
+from clipgan.machine.door import plain_forms
 
 GAMMAS = (4.0, 5.0, 10.0)
 
 
-@pytest.fixture(autouse=True, params=["of the real words", "of all words, as on a GPU"])
-def used_words(request, monkeypatch):
+@pytest.fixture(autouse=True, params=["fast form", "plain form"])
+def form(request):
     """Every test holds for both."""
-    if "GPU" in request.param:
-        monkeypatch.setattr(damsm, "_used_words", lambda mask: torch.arange(mask.numel()))
-
-
-def test_padding_is_not_computed_with_on_a_cpu(request, used_words):
-    mask = torch.arange(20) < torch.tensor([1, 2, 7, 12, 3, 20, 9, 17])[:, None]  # 71 words
-    if "GPU" not in request.node.name:
-        used = damsm._used_words(mask)
-        assert used[:71].tolist() == mask.flatten().nonzero().flatten().tolist()
-        assert len(used.unique()) == len(used) == 96  # with padding, so that few different numbers come up
-        assert damsm._used_words(mask[:1]).sort().values.tolist() == list(range(20))  # where there is enough of it
+    with plain_forms() if request.param == "plain form" else contextlib.nullcontext():
+        yield
 
 
 def example(captions=4, images=4, dim=6, words_num=5, regions_num=9, dtype=torch.float32):

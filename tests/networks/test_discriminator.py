@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from clipgan.losses.adversarial import discriminator_loss, generator_loss
 from clipgan.networks.discriminator import Discriminator, JointConv, SpectralConv
-from clipgan.published import import_dmgan_discriminator
+from clipgan.runs.published import import_dmgan_discriminator
 
 SIZES = [8, 16, 32, 64, 128]
 

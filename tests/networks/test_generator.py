@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from clipgan.networks import blocks
-from clipgan.networks.blocks import BatchNorm, ResidualBlock, glu, upsampled_conv
+from clipgan.networks.blocks import ResidualBlock, upsampled_conv
 from clipgan.networks.generator import Generator
 from clipgan.networks.memory import DynamicMemory
-from clipgan.published import import_dmgan_generator
+from clipgan.runs.published import import_dmgan_generator
 
 SMALL = {"gf_dim": 4, "z_dim": 5, "condition_dim": 6, "word_dim": 7, "sentence_dim": 9, "residual_num": 2}
 
@@ -187,7 +186,7 @@ def test_layers_start_orthogonal_with_batch_norm_near_1():
             matrix = module.weight.detach().flatten(1)
             product = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
             assert_close(product, torch.eye(len(product)), atol=1e-4, rtol=0)
-    norms = [module for module in generator.modules() if isinstance(module, BatchNorm)]
+    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     scales = torch.cat([norm.weight.detach() for norm in norms])
     assert scales.mean() == pytest.approx(1, abs=0.002) and scales.std() == pytest.approx(0.02, rel=0.1)
     assert not any(norm.bias.any() for norm in norms)
@@ -252,59 +251,6 @@ def test_the_first_residual_block_on_doubled_features_equals_the_plain_form():
     weights = [weight.detach() for weight in block.parameters()]
     plain = run(lambda x: block(torch.cat([x, x], dim=1)))
     assert_same_function(run(block.forward_doubled), plain, torch.randn(3, 5, 6, 7), *weights)
-
-
-@pytest.mark.parametrize("shape", [(3, 8), (2, 6, 5, 4)])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_gated_linear_unit_equals_pytorch_s(shape, memory_format):
-    torch.manual_seed(0)
-    x = torch.randn(shape)
-    x = x.contiguous(memory_format=memory_format) if x.ndim == 4 else x
-    assert_same_function(glu, lambda x: F.glu(x, dim=1), x)
-
-
-@pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize("averaged", [False, True])
-@pytest.mark.parametrize("shape", [(6, 8), (3, 8, 6, 5), (3, 8, 2, 2), (2, 4, 7, 3), (2, 2, 6, 5)])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("pixels_at_once", [1, 8, 16, 2**13])
-def test_batch_norm_by_parts_equals_pytorch_s(gated, averaged, shape, memory_format, pixels_at_once, monkeypatch):
-    monkeypatch.setattr(blocks, "_PIXELS_AT_ONCE", pixels_at_once)
-    torch.manual_seed(0)
-    x = 3 * torch.randn(shape) + 2
-    x = x.contiguous(memory_format=memory_format) if x.ndim == 4 else x
-    ours, plain = BatchNorm(shape[1], gated), (nn.BatchNorm2d if x.ndim == 4 else nn.BatchNorm1d)(shape[1])
-    inputs = [x, torch.rand(shape[1]) + 0.5, torch.randn(shape[1])]
-
-    if averaged:  # over one process
-        ours.average_over_processes = lambda sums: sums.clone()
-
-    def of(norm, after):
-        def function(x, weight, bias):
-            norm._parameters.update(weight=weight, bias=bias)
-            # Both get the same gradient; the norm, being later, gets it first.
-            return x.narrow(1, 0, shape[1] // 2 if gated else shape[1]) + after(norm(x))
-
-        return function
-
-    gate = (lambda y: F.glu(y, dim=1)) if gated else (lambda y: y)
-    assert_same_function(of(ours, lambda y: y), of(plain, gate), *inputs)
-    assert_close(ours.running_mean, plain.running_mean)
-    assert_close(ours.running_var, plain.running_var)
-
-
-def test_large_channels_last_features_pass_through_the_norm_a_part_at_a_time(monkeypatch):
-    monkeypatch.setattr(blocks, "_PIXELS_AT_ONCE", 16)
-    sizes, normalise = [], blocks.Statistics.normalise
-
-    def noting(statistics, x, *affine):
-        sizes.append(x.shape)
-        return normalise(statistics, x, *affine)
-
-    monkeypatch.setattr(blocks.Statistics, "normalise", noting)
-    x = torch.randn(2, 6, 8, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
-    BatchNorm(6, gated=True)(x).sum().backward()
-    assert sizes == 2 * 4 * [(1, 6, 4, 4)]  # 16 pixels each: four parts forward, four backward
 
 
 def test_the_memory_equals_its_definition_pixel_by_pixel():

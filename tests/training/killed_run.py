@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "code"))
 
-from clipgan import checkpoint
-from clipgan.training.state import TrainingState
+from clipgan.runs import checkpoint
+from clipgan.runs.state import TrainingState
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,9 +27,9 @@ def die(*_: object, **__: object) -> None:
 def after_step(number: int) -> None:
     original = TrainingState.after_step
 
-    def dying(self, now, stop):
-        original(self, now, stop)
-        if now.step == number:
+    def dying(self, position, stop, last):
+        original(self, position, stop, last)
+        if position.step == number:
             die()
 
     TrainingState.after_step = dying
@@ -39,10 +39,10 @@ def in_state(number: int, prepare: Callable[[], None]) -> None:
     """Call ``prepare`` just before the state of step ``number`` is saved."""
     save = TrainingState.save
 
-    def saving(self, now):
-        if now.step == number:
+    def saving(self, position):
+        if position.step == number:
             prepare()
-        save(self, now)
+        save(self, position)
 
     TrainingState.save = saving
 
@@ -66,10 +66,10 @@ def before_renaming(number: int) -> None:
 def while_evaluating(epoch: int) -> None:
     original = TrainingState.during_evaluation
 
-    def dying(self, now, stop):
-        if now.epoch == epoch - 1:
+    def dying(self, position, stop):
+        if position.epoch == epoch - 1:
             die()
-        return original(self, now, stop)
+        return original(self, position, stop)
 
     TrainingState.during_evaluation = dying
 

@@ -9,7 +9,8 @@ from clipgan.data.examples import read_examples
 from clipgan.data.toy import draw_toy_dataset
 from clipgan.networks.clip_encoder import build_encoder
 from clipgan.training.damsm_loop import compare, encode
-from clipgan.training.gan_loop import Gan, matching_loss
+from clipgan.training.gan_loop import guidance_losses
+from clipgan.training.gan_networks import GanNetworks
 
 PAIRS = 16
 
@@ -59,7 +60,7 @@ def test_the_generator_brings_its_matching_loss_down_on_8_captions(fitted):
     config.TREE.BASE_SIZE, config.TREE.BRANCH_NUM = 8, 2
     config.GAN.GF_DIM, config.GAN.Z_DIM, config.GAN.CONDITION_DIM, config.GAN.R_NUM = 16, 8, 16, 1
     torch.manual_seed(1)
-    generator = Gan.build(config, encoder).generator.train()
+    generator = GanNetworks.build(config, encoder).generator.train()
     optimizer = torch.optim.Adam(generator.parameters(), 2e-3, betas=(0.5, 0.999))
     with torch.no_grad():
         text = encoder.encode_text(torch.cat([tokens[:8] for tokens in batch.tokens]))
@@ -69,7 +70,7 @@ def test_the_generator_brings_its_matching_loss_down_on_8_captions(fitted):
     history = []
     for _ in range(120):
         out = generator(noise, condition_noise, sentence, words, word_mask)
-        losses = matching_loss(encoder, out.images[-1], text, batch.class_ids[:8], config)
+        losses = guidance_losses(encoder, out.images[-1], text, batch.class_ids[:8], config)
         loss = losses["words"] + losses["sentence"]
         optimizer.zero_grad()
         loss.backward()

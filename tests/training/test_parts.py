@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from clipgan.errors import UserError
+from clipgan.machine.precision import Precision, has_bf16
+from clipgan.runs.progress import Progress
 from clipgan.training.damsm_loop import one_cycle
 from clipgan.training.ema import EMA
-from clipgan.training.precision import Precision, has_bf16
-from clipgan.training.progress import Progress
 
 
 @pytest.mark.parametrize("warmup", [0.1, 0.3])
@@ -92,7 +92,7 @@ def test_fp16_on_a_cpu_is_refused():
     ],
 )
 def test_bf16_computes_in_bf16_only_where_the_processor_has_it(monkeypatch, name, bf16, dtype, said):
-    monkeypatch.setattr("clipgan.training.precision.has_bf16", lambda device: bf16)
+    monkeypatch.setattr("clipgan.machine.precision.has_bf16", lambda device: bf16)
     precision = Precision(name, torch.device("cpu"))
     with precision.autocast():
         assert torch.nn.Linear(4, 4)(torch.randn(2, 4)).dtype == dtype

@@ -21,8 +21,9 @@ from clipgan.errors import Stopped, UserError
 from clipgan.evaluation.monitor import Monitor
 from clipgan.evaluation.retrieval import Validation
 from clipgan.networks.clip_encoder import build_encoder
-from clipgan.training.progress import Progress
-from clipgan.training.state import StopSignals, random_state, set_random_state
+from clipgan.runs.progress import Progress
+from clipgan.runs.snapshots import save_encoder
+from clipgan.runs.state import StopSignals, random_state, set_random_state
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -30,16 +31,16 @@ SCRIPTS = {"gan": "main.py", "damsm": "pretrain_DAMSM.py"}
 
 
 class Runs:
-    """Configs, and the run of each script that nothing interrupted: 4 steps an epoch, 10 steps, a state every 3."""
+    """Configs, and the run of each script that nothing interrupted: 4 steps an epoch, 10 steps, a state after each."""
 
     def __init__(self, folder: Path, clip: Path, script):
         self.folder, self._script = folder, script
         draw_toy_dataset(folder / "data", "birds", train=24, test=12, size=32, seed=3)
         torch.manual_seed(0)
-        build_encoder(str(clip), "", 28).save(folder / "encoder.pth")
+        save_encoder(folder / "encoder.pth", build_encoder(str(clip), "", 28))
         config = Config(DATA_DIR=str(folder / "data"), WORKERS=1, GPU_ID=-1)
         config.TRAIN.BATCH_SIZE, config.TRAIN.MAX_STEPS, config.TRAIN.SNAPSHOT_INTERVAL = 6, 10, 1
-        config.TRAIN.STATE_INTERVAL, config.TRAIN.MAX_EPOCH = 3, 3
+        config.TRAIN.STATE_INTERVAL, config.TRAIN.MAX_EPOCH = 1e-9, 3
         config.TRAIN.CLIP_MODEL_BASE, config.TEXT.EMBEDDING_DIM = str(clip), 16
         config.TRAIN.CLIP_PRETRAINED = ""
         config.TREE.BASE_SIZE, config.TREE.BRANCH_NUM = 8, 2
@@ -131,7 +132,7 @@ def test_a_signal_ends_the_run_after_the_step_and_it_goes_on(runs, monkeypatch, 
         with pytest.raises(Stopped, match=r"stopped after step 5; the same command with --resume .*birds_run goes on"):
             runs.call(kind, name)
     run = runs.run_folder(kind, name)
-    assert [path.name for path in sorted((run / "State").iterdir())] == ["step_00000003.pt", "step_00000005.pt"]
+    assert [path.name for path in sorted((run / "State").iterdir())] == ["step_00000004.pt", "step_00000005.pt"]
     runs.call(kind, name, "--resume", "auto")
     assert_same_run(runs.whole[kind], run)
 
@@ -164,7 +165,7 @@ def test_a_second_interrupt_is_not_held_back():
 
 
 def test_a_script_that_is_stopped_exits_with_0_and_says_how_to_go_on(capsys):
-    from clipgan.runtime import run_script
+    from clipgan.flags import run_script
 
     def main():
         raise Stopped("stopped after step 5; the same command with --resume output/run goes on from there")
@@ -175,10 +176,10 @@ def test_a_script_that_is_stopped_exits_with_0_and_says_how_to_go_on(capsys):
 
 def test_the_newest_two_states_are_kept_and_a_damaged_one_is_passed_over(runs, capsys):
     whole = runs.whole["gan"]
-    assert [path.name for path in sorted((whole / "State").iterdir())] == ["step_00000006.pt", "step_00000009.pt"]
+    assert [path.name for path in sorted((whole / "State").iterdir())] == ["step_00000009.pt", "step_00000010.pt"]
     run = runs.run_folder("gan", "damaged")
     shutil.copytree(whole, run)
-    newest = run / "State" / "step_00000009.pt"
+    newest = run / "State" / "step_00000010.pt"
     newest.write_bytes(newest.read_bytes()[:1000])
     runs.call("gan", "damaged", "--resume", str(run), "--set", f"OUTPUT_DIR={run.parent}")
     assert "damaged: trying the one before" in capsys.readouterr().out

@@ -36,8 +36,8 @@ from tqdm import tqdm
 
 from clipgan.data.examples import Example
 from clipgan.data.images import load_shrunk
-from clipgan.distributed import is_main
 from clipgan.errors import UserError
+from clipgan.machine.distributed import is_main
 
 _FORMAT = 1
 _MAGIC = b"clipgan\n"

@@ -14,13 +14,15 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from clipgan.data.cache import ImageCache, Preparation
 from clipgan.data.examples import Example
 from clipgan.data.images import crop_and_flip, from_uint8, pixel_pyramid
-from clipgan.distributed import even_share
+from clipgan.data.shared_memory import fit_workers
 from clipgan.errors import UserError
+from clipgan.machine.distributed import even_share
 
 Tokenize = Callable[[list[str]], Tensor]
 
@@ -32,7 +34,7 @@ class Item:
     """One image with two of its captions."""
 
     pixels: list[Tensor]  # uint8 [3, s, s], smallest first
-    tokens: Tensor  # int64 [2, T]
+    tokens: Tensor  # int64 [2, L], of the longer caption
     class_id: int
     index: int
     captions: tuple[str, str]
@@ -53,7 +55,7 @@ class Batch:
     """
 
     pixels: list[Tensor]  # uint8 [B, 3, s, s], smallest first, channels-last
-    tokens: tuple[Tensor, Tensor]  # int64 [B, T], first and second caption
+    tokens: tuple[Tensor, Tensor]  # int64 [B, L], first and second caption; L is the longest of all
     class_ids: Tensor  # int64 [B]
     indices: Tensor  # int64 [B], places in the data set
     captions: tuple[list[str], list[str]]
@@ -102,7 +104,7 @@ class TextImageDataset(Dataset):
     Args:
         examples: the split.
         sizes: sides of the images to make.
-        tokenize: list of n captions → int64 [n, T].
+        tokenize: list of n captions → int64 [n, L], each row ended by zeros.
         seed: not negative.
         box_crop: cut to the box where an example has one.
         flip: mirror half of the training images.
@@ -135,10 +137,15 @@ class TextImageDataset(Dataset):
         self._flip = flip
         self._train = train
         self._cache = cache
-        self._known: dict[str, np.ndarray] = {}  # tokens by caption, int32 [T]: each worker process has its own
+        self._known: dict[str, np.ndarray] = {}  # tokens by caption, int32 [L]: each worker process has its own
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @property
+    def image_bytes(self) -> int:
+        """Of one image in all its sizes, as it travels from a worker."""
+        return sum(3 * size * size for size in self._sizes)
 
     def __getitem__(self, address: tuple[int, int]) -> Item:
         """The item (epoch, index).
@@ -171,13 +178,13 @@ class TextImageDataset(Dataset):
             return error
 
     def _tokens_of(self, captions: tuple[str, str]) -> Tensor:
-        """int64 [2, T]; training, which meets each caption again and again, tokenises it once."""
+        """int64 [2, L]; training, which meets each caption again and again, tokenises it once."""
         if not self._train:
             return self._tokenize(list(captions))
-        new = [caption for caption in captions if caption not in self._known]
-        if new:
-            self._known.update(zip(new, self._tokenize(new).numpy().astype(np.int32), strict=True))
-        return torch.from_numpy(np.stack([self._known[caption] for caption in captions])).long()
+        for caption in captions:
+            if caption not in self._known:
+                self._known[caption] = self._tokenize([caption])[0].numpy().astype(np.int32)
+        return pad_sequence([torch.from_numpy(self._known[caption]).long() for caption in captions], batch_first=True)
 
 
 class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -218,6 +225,11 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         self._epoch = 0
         self._start_batch = 0
 
+    @property
+    def share_size(self) -> int:
+        """Examples of a batch in this process."""
+        return self._batch_size // self._world_size
+
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose the epoch that iterating gives from now on, and how many of its batches were done before."""
         self._epoch = epoch
@@ -244,10 +256,11 @@ def collate(items: Sequence[Item] | UserError) -> Batch | UserError:
     """Stack items into a batch; a ``UserError`` passes through, the loader raises it."""
     if isinstance(items, UserError):
         return items
-    tokens = torch.stack([item.tokens for item in items])  # [B, 2, T]
+    # As long as the longest caption: the host knows it here, and need not ask a GPU later.
+    tokens = pad_sequence([item.tokens.T for item in items], batch_first=True)  # [B, L, 2]
     return Batch(
         pixels=[_stack(of_size) for of_size in zip(*(item.pixels for item in items), strict=True)],
-        tokens=(tokens[:, 0].contiguous(), tokens[:, 1].contiguous()),
+        tokens=(tokens[..., 0].contiguous(), tokens[..., 1].contiguous()),
         class_ids=torch.tensor([item.class_id for item in items]),
         indices=torch.tensor([item.index for item in items]),
         captions=([item.captions[0] for item in items], [item.captions[1] for item in items]),
@@ -313,8 +326,10 @@ def make_loader(
     """A loader of :class:`Batch`, from lists of (epoch, index) such as ``EpochBatchSampler`` gives.
 
     Its memory is pinned when it feeds a CUDA device. Its workers live as long as the loader and prepare up to
-    ``_PREFETCH`` batches each ahead of their use.
+    ``_PREFETCH`` batches each ahead of their use, as far as shared memory allows.
     """
+    batch_size = batches.share_size if isinstance(batches, EpochBatchSampler) else max(map(len, batches), default=1)
+    workers, ahead = fit_workers(workers, _PREFETCH, batch_size * dataset.image_bytes)
     return _Loader(
         dataset,
         batch_sampler=batches,
@@ -322,7 +337,7 @@ def make_loader(
         collate_fn=collate,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
-        prefetch_factor=_PREFETCH if workers > 0 else None,
+        prefetch_factor=ahead if workers > 0 else None,
         worker_init_fn=_heed_only_the_main_process,
         generator=torch.Generator(),  # else each epoch would draw from the random numbers of whoever trains
     )

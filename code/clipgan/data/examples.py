@@ -67,7 +67,7 @@ def read_examples(
     return examples
 
 
-def read_example_captions(data_dir: str | Path, *, raw_captions: bool = False) -> list[tuple[str, list[str]]]:
+def read_own_captions(data_dir: str | Path, *, raw_captions: bool = False) -> list[tuple[str, list[str]]]:
     """The user's own captions: the text files that ``<data_dir>/example_filenames.txt`` lists, in its order.
 
     Each line names a text file (a caption a line) relative to ``data_dir``, without ``.txt``.

@@ -8,12 +8,36 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from clipgan import distributed
 from clipgan.config import Config
 from clipgan.data.cache import ImageCache, Preparation
 from clipgan.data.dataset import EpochBatchSampler, TextImageDataset, Tokenize, make_loader
 from clipgan.data.examples import Example, read_examples
 from clipgan.errors import UserError
+from clipgan.machine import distributed
+
+
+def require_even_shares(config: Config) -> None:
+    """Refuse a global batch that the processes, or the parts of TRAIN.ACCUMULATE, cannot share evenly.
+
+    Raises:
+        UserError: names the batch and the processes.
+    """
+    share = distributed.even_share(config.TRAIN.BATCH_SIZE, distributed.world_size())
+    if share < config.TRAIN.ACCUMULATE or share % config.TRAIN.ACCUMULATE:
+        raise UserError(
+            f"TRAIN.ACCUMULATE = {config.TRAIN.ACCUMULATE} does not divide the {share} images of each process evenly"
+        )
+
+
+def batch_line(config: Config) -> str:
+    """What the batch size means, said at the start of a run."""
+    batch, processes = config.TRAIN.BATCH_SIZE, distributed.world_size()
+    line = f"batch {batch}"
+    if processes > 1:
+        line += f" in all, {batch // processes} for each of {processes} processes"
+    if config.TRAIN.ACCUMULATE > 1:
+        line += f", encoded in {config.TRAIN.ACCUMULATE} parts"
+    return line
 
 
 def read_split(config: Config, split: str) -> list[Example]:

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from clipgan import distributed
 from clipgan.config import Config
 from clipgan.data.dataset import TextImageDataset, make_loader
 from clipgan.data.examples import Example
 from clipgan.data.images import load_image, prepare_image
+from clipgan.machine import distributed
 from clipgan.networks.clip_encoder import ClipEncoder
 
 

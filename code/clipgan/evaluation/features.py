@@ -18,15 +18,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from clipgan import distributed
 from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.data.from_config import read_split
 from clipgan.data.images import load_image, to_tensor
+from clipgan.data.shared_memory import fit_workers
 from clipgan.errors import UserError
 from clipgan.evaluation.encoding import evaluation_image
-from clipgan.evaluation.frechet import RunningStatistics, Statistics
-from clipgan.evaluation.inception import RESIZE, FidNetwork, ScoreNetwork, resize
+from clipgan.evaluation.inception import RESIZE, SIDE, FidNetwork, ScoreNetwork, resize
+from clipgan.evaluation.metrics.frechet import RunningStatistics, Statistics
+from clipgan.machine import distributed
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -266,10 +267,12 @@ def _load_batches(
 ) -> Iterator[Tensor]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers, cores, len(items) // batch_size)  # none for less than a batch: starting one takes longer
+    workers, ahead = fit_workers(workers, 2, batch_size * 3 * SIDE * SIDE * torch.float32.itemsize)
     loader = DataLoader(
         _Resized(items, load),
         batch_size=batch_size,
         num_workers=workers,
+        prefetch_factor=ahead if workers > 0 else None,
         collate_fn=_stack,
         pin_memory=_device_of(network).type == "cuda",
     )

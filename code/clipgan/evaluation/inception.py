@@ -34,7 +34,7 @@ from torchvision.models.inception import (
 )
 
 from clipgan.errors import UserError
-from clipgan.training.precision import full_precision
+from clipgan.machine.precision import full_precision
 
 SIDE = 299  # pixels, of both networks' input
 FID_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
@@ -85,7 +85,7 @@ class FidNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        with full_precision(images.device):
+        with full_precision():
             return self.layers(resize(images)).mean(dim=(2, 3))
 
 
@@ -102,7 +102,7 @@ class ScoreNetwork(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         # torchvision's ImageNet normalisation, undone by the network's own `transform_input`, comes to [−1, 1].
-        with full_precision(images.device):
+        with full_precision():
             return self.inception(resize(images)).double().softmax(dim=1)
 
 

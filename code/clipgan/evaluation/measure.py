@@ -10,15 +10,18 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from clipgan import checkpoint, distributed
 from clipgan.config import Config
 from clipgan.data.examples import Example
-from clipgan.evaluation.attributes import AttributeScore
 from clipgan.evaluation.encoding import EncodedCaptions, encode_captions, evaluation_loader
-from clipgan.evaluation.r_precision import RPrecision, r_precision, retrieval_hits
+from clipgan.evaluation.metrics.attributes import AttributeScore
+from clipgan.evaluation.metrics.r_precision import RPrecision, r_precision, retrieval_hits
 from clipgan.evaluation.sampling import PngWriter, Sample, generate_samples, sample_file, sample_order
-from clipgan.networks.clip_encoder import ClipEncoder, build_encoder, load_encoder
+from clipgan.machine import distributed
+from clipgan.machine.precision import full_precision
+from clipgan.networks.clip_encoder import ClipEncoder, build_encoder
 from clipgan.networks.generator import Generator
+from clipgan.runs.checkpoint import fingerprint
+from clipgan.runs.snapshots import load_encoder
 
 CANDIDATES, FOLDS = 100, 10
 
@@ -39,10 +42,11 @@ def load_judges(config: Config, encoder: ClipEncoder, device: torch.device) -> l
     judges = [Judge(encoder, f"{encoder.spec.name} ({weights})", True)]
     if judge.CLIP_MODEL_CHECKPOINT:
         other = load_encoder(judge.CLIP_MODEL_CHECKPOINT, judge.CLIP_MODEL_BASE)
-        same = other.fingerprint() == encoder.fingerprint()
+        same = fingerprint(other) == fingerprint(encoder)
         judges.append(Judge(other.freeze().to(device), f"{other.spec.name} ({judge.CLIP_MODEL_CHECKPOINT})", same))
     elif judge.CLIP_MODEL_BASE:
-        other = build_encoder(judge.CLIP_MODEL_BASE, judge.CLIP_PRETRAINED, config.TEXT.WORDS_NUM)
+        with distributed.main_first():  # one process downloads
+            other = build_encoder(judge.CLIP_MODEL_BASE, judge.CLIP_PRETRAINED, config.TEXT.WORDS_NUM)
         weights = judge.CLIP_PRETRAINED or "random weights"
         judges.append(Judge(other.freeze().to(device), f"{other.spec.name} ({weights})", False))
     return judges
@@ -65,6 +69,7 @@ def score_samples(
 
 
 @torch.no_grad()
+@full_precision()
 def evaluate_generator(
     generator: Generator,
     encoder: ClipEncoder,
@@ -115,7 +120,7 @@ def evaluate_generator(
         reports.append(
             {
                 "judge": judge.name,
-                "judge_fingerprint": judge.encoder.fingerprint(),
+                "judge_fingerprint": fingerprint(judge.encoder),
                 "judge_trained_the_generator": judge.trained_generator,
                 "generated": asdict(ours),
                 "real": asdict(ceiling),
@@ -124,7 +129,7 @@ def evaluate_generator(
         )
     return {
         "metric": "R-precision",
-        "generator_fingerprint": checkpoint.fingerprint(generator),
+        "generator_fingerprint": fingerprint(generator),
         "protocol": f"cosine, own caption against {CANDIDATES - 1} of other classes, a tie is a miss, {FOLDS} folds",
         "image_size": config.image_size,
         "box_crop": config.DATA.BOX_CROP,

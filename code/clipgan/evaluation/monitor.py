@@ -7,19 +7,20 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from clipgan import distributed
 from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.errors import UserError
-from clipgan.evaluation.attributes import AttributeScore
 from clipgan.evaluation.encoding import encode_captions, evaluation_images
 from clipgan.evaluation.features import Split, statistics_of_split
-from clipgan.evaluation.frechet import RunningStatistics, Statistics, frechet_distance
 from clipgan.evaluation.inception import load_fid_network
 from clipgan.evaluation.measure import score_samples
-from clipgan.evaluation.sampling import generate, generate_samples, sample_order, spread
+from clipgan.evaluation.metrics.attributes import AttributeScore
+from clipgan.evaluation.metrics.frechet import RunningStatistics, Statistics, frechet_distance
+from clipgan.evaluation.sampling import evenly_spaced, generate, generate_samples, sample_order
+from clipgan.machine import distributed
+from clipgan.machine.precision import full_precision
 from clipgan.networks.clip_encoder import ClipEncoder
-from clipgan.runtime import RunFolder
+from clipgan.runs.folder import RunFolder
 from clipgan.visualize import first_of_each_class, save_grid
 
 GRID_ROWS = 8
@@ -40,7 +41,8 @@ class Monitor:
         self, examples: dict[str, Sequence[Example]], encoder: ClipEncoder, config: Config, device: torch.device
     ):
         self._config, self._encoder, self._device = config, encoder, device
-        self._examples = {split: spread(examples[split], config.EVAL.MEASURE_IMAGES) for split in ("train", "test")}
+        measured = config.EVAL.MEASURE_IMAGES
+        self._examples = {split: evenly_spaced(examples[split], measured) for split in ("train", "test")}
         self._captions = None
         self._inception = None
         self._real: Statistics | None = None
@@ -57,6 +59,7 @@ class Monitor:
                 print(f"fid while training: {self._inception.provenance.notice}")
 
     @torch.no_grad()
+    @full_precision()
     def __call__(self, generator: nn.Module, epoch: int) -> dict[str, float | str]:
         if self._captions is None:
             self._captions = {
@@ -117,6 +120,7 @@ class SnapshotGrid:
         self._real = evaluation_images(self._examples, config)
         self._encoder, self._config, self._device = encoder, config, device
 
+    @full_precision()
     def __call__(self, generator: nn.Module, epoch: int, folder: RunFolder) -> None:
         if not distributed.is_main():
             return

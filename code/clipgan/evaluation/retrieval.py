@@ -8,15 +8,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from clipgan import distributed
 from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.evaluation.encoding import evaluation_images, evaluation_loader
-from clipgan.evaluation.r_precision import retrieval_hits
-from clipgan.evaluation.sampling import spread
-from clipgan.losses.damsm import sentence_loss, word_attention, words_loss
+from clipgan.evaluation.metrics.r_precision import retrieval_hits
+from clipgan.evaluation.sampling import evenly_spaced
+from clipgan.losses.damsm import word_attention
+from clipgan.machine import distributed
+from clipgan.machine.precision import full_precision
 from clipgan.networks.clip_encoder import ClipEncoder
-from clipgan.runtime import RunFolder
+from clipgan.runs.folder import RunFolder
+from clipgan.training.matching import View, matching_losses
 from clipgan.visualize import first_of_each_class, save_attention_sheet
 
 SHEET_ROWS = 6
@@ -31,7 +33,7 @@ class Validation:
     """
 
     def __init__(self, examples: Sequence[Example], config: Config, device: torch.device, folder: RunFolder):
-        self._examples = spread(examples, config.EVAL.MEASURE_IMAGES)
+        self._examples = evenly_spaced(examples, config.EVAL.MEASURE_IMAGES)
         self._config = config
         self._device = device
         self._folder = folder
@@ -43,10 +45,10 @@ class Validation:
         self._loader: DataLoader | None = None
 
     @torch.no_grad()
+    @full_precision()
     def __call__(self, encoder: ClipEncoder, epoch: int) -> dict[str, float]:
         """Measure, and draw ``Image/attention_epoch_<epoch>.png``."""
-        smooth, size = self._config.TRAIN.SMOOTH, self._config.TRAIN.BATCH_SIZE
-        gammas = (smooth.GAMMA1, smooth.GAMMA2, smooth.GAMMA3)
+        size = self._config.TRAIN.BATCH_SIZE
         if self._loader is None:
             self._loader = evaluation_loader(
                 self._examples, encoder, self._config, size, self._device, self._order.tolist()
@@ -54,11 +56,9 @@ class Validation:
         parts = []
         for batch in self._loader:
             batch = batch.to(self._device)
-            words, word_mask, sentence = encoder.encode_text(batch.tokens[0])
-            regions, image = encoder.encode_image(batch.images[-1])
-            word_loss = sum(words_loss(words, word_mask, regions, batch.class_ids, *gammas))
-            losses = float(word_loss), float(sum(sentence_loss(image, sentence, batch.class_ids, smooth.GAMMA3)))
-            parts.append((image.cpu(), sentence.cpu(), losses))
+            view = View(*encoder.encode_image(batch.images[-1]), *encoder.encode_text(batch.tokens[0]))
+            losses = matching_losses([view], batch.class_ids, self._config.TRAIN.SMOOTH)
+            parts.append((view.image.cpu(), view.sentence.cpu(), (float(losses["words"]), float(losses["sentence"]))))
         images, sentences, losses = zip(*distributed.join(parts), strict=True)
         back = self._order.argsort()
         image, text = torch.cat(images)[back], torch.cat(sentences)[back]

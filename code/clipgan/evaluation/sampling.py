@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from clipgan import distributed
 from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.data.images import to_uint8
+from clipgan.machine import distributed
+from clipgan.machine.device import send
 from clipgan.networks.clip_encoder import ClipEncoder
 from clipgan.networks.generator import Generator, GeneratorOutput
 
@@ -42,7 +43,7 @@ def sample_order(examples: Sequence[Example], count: int) -> list[Sample]:
     return order
 
 
-def spread(examples: Sequence[Example], count: int) -> list[Example]:
+def evenly_spaced(examples: Sequence[Example], count: int) -> list[Example]:
     """At most ``count`` examples at even distances, so that all classes of an ordered split are seen."""
     if len(examples) <= count:
         return list(examples)
@@ -65,11 +66,18 @@ def generate(
     device: torch.device,
 ) -> GeneratorOutput:
     """Draw the captions; the noise of each is that of its place."""
-    tokens = encoder.tokenize(list(captions)).to(device)
-    words, word_mask, sentence = encoder.encode_text(tokens)
-    both = noise_of(config.SEED, places, config.GAN.Z_DIM + config.GAN.CONDITION_DIM).to(device)
-    noise, condition_noise = both.split([config.GAN.Z_DIM, config.GAN.CONDITION_DIM], dim=1)
-    return generator(noise, condition_noise, sentence, words, word_mask)
+    tokens = encoder.tokenize(list(captions))
+    noise = noise_of(config.SEED, places, config.GAN.Z_DIM + config.GAN.CONDITION_DIM)
+    noises = send(noise, device).split([config.GAN.Z_DIM, config.GAN.CONDITION_DIM], dim=1)
+    return draw(generator, encoder, send(tokens, device), *noises)
+
+
+def draw(
+    generator: Generator, encoder: ClipEncoder, tokens: Tensor, noise: Tensor, condition_noise: Tensor
+) -> GeneratorOutput:
+    """Draw captions, tokens [B, L], from noise [B, Z] and [B, C], all on one device, which is not waited for."""
+    text = encoder.encode_text(tokens)
+    return generator(noise, condition_noise, text.sentence, text.words, text.word_mask)
 
 
 # Images that are always computed together. The last bits of a convolution depend on the size of its batch, and now and

@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clipgan import distributed, runtime
 from clipgan.config import Config
 from clipgan.errors import UserError
 from clipgan.evaluation.scores import Settings
-from clipgan.products import use_fast_products
+from clipgan.flags import REPOSITORY, add_common_flags, config_from_flags
+from clipgan.machine import distributed
+from clipgan.machine.cpu_memory import keep_freed_memory
+from clipgan.machine.device import choose_device
+from clipgan.machine.door import speed_up
+from clipgan.runs.report import write_json
 
 CONFIGS = {"bird": "cfg/eval_clip_bird.yml", "coco": "cfg/eval_clip_coco.yml", "toy": "cfg/toy/eval.yml"}
 
@@ -22,7 +26,7 @@ def add_score_flags(parser: argparse.ArgumentParser) -> None:
     shorthand = ", ".join(f"{name}: {path}" for name, path in CONFIGS.items())
     which.add_argument("--data", choices=CONFIGS, help=f"short for --cfg ({shorthand})")
     which.add_argument("--cfg", metavar="FILE", help="YAML config of an evaluation")
-    runtime.add_common_flags(parser)
+    add_common_flags(parser)
     parser.add_argument(
         "--weights",
         default="published",
@@ -42,7 +46,7 @@ def read_config(args: argparse.Namespace) -> Config:
     """
     if not args.data and not args.cfg:
         raise UserError("nothing to score: give --data bird|coco|toy, --cfg FILE, or folders (see --help)")
-    return runtime.config_from_flags(args, args.cfg or runtime.REPOSITORY / CONFIGS[args.data])
+    return config_from_flags(args, args.cfg or REPOSITORY / CONFIGS[args.data])
 
 
 def refuse_config_flags(args: argparse.Namespace, path_flag: str) -> None:
@@ -58,10 +62,10 @@ def refuse_config_flags(args: argparse.Namespace, path_flag: str) -> None:
 
 def settings_of(args: argparse.Namespace, config: Config | None = None) -> Settings:
     """How to compute features; without a config, a folder's images go to the device of ``--gpu``."""
-    device = runtime.choose_device(config.GPU_ID, config.CUDA) if config else runtime.choose_device(args.gpu)
+    device = choose_device(config.GPU_ID, config.CUDA) if config else choose_device(args.gpu)
     distributed.initialise(device)
-    use_fast_products(device)
-    runtime.keep_freed_memory(device)
+    speed_up(device)
+    keep_freed_memory(device)
     workers = args.workers if args.workers is not None else (config or Config()).WORKERS
     return Settings(device, args.weights, args.batch_size, workers)
 
@@ -84,5 +88,5 @@ def save_report(report: dict[str, Any], beside: Path | None, output: str | None)
     for warning in report["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     for path in filter(None, (beside, output)) if distributed.is_main() else ():
-        runtime.write_json(path, report)
+        write_json(path, report)
         print(f"written to {path}")

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from clipgan import distributed
 from clipgan.config import Config
 from clipgan.errors import UserError
 from clipgan.evaluation.features import (
@@ -21,11 +20,12 @@ from clipgan.evaluation.features import (
     statistics_of_files,
     statistics_of_split,
 )
-from clipgan.evaluation.frechet import Statistics, frechet_distance
 from clipgan.evaluation.inception import RESIZE, FidNetwork, Provenance, load_fid_network, load_score_network
-from clipgan.evaluation.inception_score import inception_score
+from clipgan.evaluation.metrics.frechet import Statistics, frechet_distance
+from clipgan.evaluation.metrics.inception_score import inception_score
 from clipgan.evaluation.sampling import sample_folder, sample_order
-from clipgan.runtime import versions
+from clipgan.machine import distributed
+from clipgan.runs.report import versions
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def fid_of_run(
     Raises:
         UserError: no images, too few, unreadable ones, or cached statistics of something else.
     """
-    ours = _Side(*generated_images(config, how_to)) if generated is None else _Side.of(generated)
+    ours = _ImageSet(*generated_images(config, how_to)) if generated is None else _ImageSet.of(generated)
     split = Split.of(config)
     data_dir = Path(config.DATA_DIR)
     _require_enough((ours.path, ours.count), (data_dir, len(split.examples)))
@@ -95,7 +95,7 @@ def fid_of_paths(first: str | Path, second: str | Path, settings: Settings, dims
     Raises:
         UserError: as :func:`fid_of_run`, or statistics of another network.
     """
-    ours, real = _Side.of(first), _Side.of(second)
+    ours, real = _ImageSet.of(first), _ImageSet.of(second)
     _require_enough((ours.path, ours.count), (real.path, real.count))
     network = None
     if ours.files is not None or real.files is not None:
@@ -158,7 +158,7 @@ def require_images(folder: str | Path) -> list[Path]:
     return files
 
 
-class _Side:
+class _ImageSet:
     """One of the two things compared: image files, or an ``.npz`` of statistics (then ``files`` is None)."""
 
     def __init__(self, path: Path, files: list[Path] | None):
@@ -172,9 +172,9 @@ class _Side:
                 self.weights = Provenance(str(found.get("weights_source")), str(found["weights"]), random)
 
     @staticmethod
-    def of(path: str | Path) -> _Side:
+    def of(path: str | Path) -> _ImageSet:
         path = Path(path)
-        return _Side(path, None if path.suffix == ".npz" else require_images(path))
+        return _ImageSet(path, None if path.suffix == ".npz" else require_images(path))
 
     @property
     def count(self) -> int | None:

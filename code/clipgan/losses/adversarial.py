@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipgan.losses.precision import in_float32
+from clipgan.losses.float32 import in_float32
 
 
 def discriminator_loss(
@@ -21,8 +21,8 @@ def discriminator_loss(
     cross-entropies of real images, of generated ones, and of real images with another image's sentence. As in AttnGAN,
     the wrong pairs are image i with sentence i + 1, for all i but the last (which would need the first again).
 
-    One pass gives the features of all images, as the real ones are the same for every view, and one pass of the
-    conditional head judges all pairs, most images and sentences being in several.
+    One forward pass judges all of them. The real images are the same for every view, and most images and sentences
+    are in several pairs; the discriminator meets each once.
 
     Args:
         discriminator: a `Discriminator` for images of this size.
@@ -51,11 +51,12 @@ def discriminator_loss(
     if counts != [[batch] * len(fakes), [batch] * len(fakes), [wrong] * len(fakes)] or wrong > batch:
         raise ValueError(f"each of the {len(fakes)} views needs its sentences and its wrong sentences")
     wrong_pairs = wrong if wrong_pairs is None else wrong_pairs
-    features = discriminator.features(torch.cat([real, *fakes]))  # [(1 + V) B, 8DF, 4, 4]
-    real_u, *fakes_u = discriminator.unconditional(features).split(batch)  # [B] each
-    pairs = _pairs(len(fakes), batch, wrong, features.device)
-    pair_logits = discriminator.conditional(features, torch.cat([*sentences, *wrong_sentences]), pairs)
+    pairs = _pairs(len(fakes), batch, wrong, real.device)
+    image_logits, pair_logits = discriminator(
+        torch.cat([real, *fakes]), torch.cat([*sentences, *wrong_sentences]), pairs
+    )  # [(1 + V) B], [V (2B + wrong)]
 
+    real_u, *fakes_u = image_logits.split(batch)  # [B] each
     loss = real_u.new_zeros((), dtype=torch.float32)
     for fake_u, logits in zip(fakes_u, pair_logits.split(2 * batch + wrong), strict=True):
         real_c, fake_c, wrong_c = logits.split([batch, batch, wrong])
@@ -89,10 +90,8 @@ def generator_loss(discriminator: nn.Module, fake: Tensor, sentence: Tensor) -> 
     Returns:
         The unconditional plus the conditional cross-entropy, a scalar, float32.
     """
-    features = discriminator.features(fake)
-    return _called_real(discriminator.unconditional(features)) + _called_real(
-        discriminator.conditional(features, sentence)
-    )
+    unconditional, conditional = discriminator(fake, sentence)  # [B] each
+    return _called_real(unconditional) + _called_real(conditional)
 
 
 @in_float32

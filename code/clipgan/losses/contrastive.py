@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipgan.losses.precision import in_float32
+from clipgan.losses.float32 import in_float32
 
 
 @in_float32

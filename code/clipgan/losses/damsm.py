@@ -7,24 +7,35 @@ Source: Xu et al., "AttnGAN: Fine-Grained Text to Image Generation with Attentio
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from clipgan.losses.precision import in_float32
+from clipgan.losses.float32 import in_float32
+from clipgan.machine.door import faster_on_cpu
 
-# Elements of a [Bi, R, Bt, W] tensor above which captions are taken in parts (128 MiB a tensor in float32).
-_ELEMENTS_AT_ONCE = 2**25
+# Elements of the largest tensor, [Bt, Bi, W, D or R], above which captions are taken in parts (512 MiB in float32).
+_ELEMENTS_AT_ONCE = 2**27
 
-# On a CPU the number of words computed with is a multiple of this: libraries keep code for every size that they meet.
-_WORDS_MULTIPLE = 32
 
-# Stands for -inf where a whole row may be masked: its softmax is then even instead of NaN.
-_MASKED = torch.finfo(torch.float32).min
+def region_attention(scores: Tensor, word_mask: Tensor, gamma1: float) -> Tensor:
+    """How much each word attends to each region (eq. 8, 9).
+
+    Args:
+        scores: s, cosines of words and regions [..., W, R].
+        word_mask: [..., W], True = a real word.
+        gamma1: sharpness of the attention.
+
+    Returns:
+        α [..., W, R], which sum to 1 over the regions.
+    """
+    # The lowest number rather than -inf: a caption without a single word gives even weights instead of NaN.
+    lowest = torch.finfo(scores.dtype).min
+    over_words = scores.masked_fill(~word_mask.unsqueeze(-1), lowest).softmax(dim=-2)  # s̄, eq. 8
+    return (gamma1 * over_words).softmax(dim=-1)  # α, eq. 9
 
 
 @in_float32
 def word_attention(words: Tensor, word_mask: Tensor, regions: Tensor, gamma1: float) -> Tensor:
-    """Where in its own image each word of a caption looks (eq. 8, 9).
+    """Where in its own image each word of a caption looks.
 
     Args:
         words: word features [B, D, W].
@@ -36,8 +47,23 @@ def word_attention(words: Tensor, word_mask: Tensor, regions: Tensor, gamma1: fl
         Weights [B, W, R] that sum to 1 over the regions; rows of padding are 0.
     """
     scores = F.normalize(words, dim=1).transpose(1, 2) @ F.normalize(regions, dim=1)  # [B, W, R]
-    over_words = scores.masked_fill(~word_mask.unsqueeze(2), _MASKED).softmax(dim=1)
-    return (gamma1 * over_words).softmax(dim=2) * word_mask.unsqueeze(2)
+    return region_attention(scores, word_mask, gamma1) * word_mask.unsqueeze(2)
+
+
+@faster_on_cpu
+def caption_image_similarity(
+    words: Tensor, word_mask: Tensor, regions: Tensor, gamma1: float, gamma2: float, gamma3: float
+) -> Tensor:
+    """`word_similarity` of all captions at once: the equations of the paper, line by line."""
+    word = F.normalize(words, dim=1).transpose(1, 2)  # e, [Bt, W, D]
+    region = F.normalize(regions, dim=1)  # v, [Bi, D, R]
+    scores = torch.einsum("twd,idr->tiwr", word, region)  # s = ⟨e, v⟩, eq. 7
+    attention = region_attention(scores, word_mask.unsqueeze(1), gamma1)  # α, [Bt, Bi, W, R], eq. 8, 9
+    context = torch.einsum("tiwr,idr->tiwd", attention, region)  # c = Σ α v, eq. 9
+    relevance = F.cosine_similarity(context, word.unsqueeze(1), dim=3)  # R(c, e), [Bt, Bi, W]
+    relevance = (gamma2 * relevance).masked_fill(~word_mask.unsqueeze(1), torch.finfo(relevance.dtype).min)
+    similarity = gamma3 / gamma2 * relevance.logsumexp(dim=2)  # eq. 10, times γ3
+    return similarity.masked_fill(~word_mask.any(dim=1, keepdim=True), 0.0)
 
 
 @in_float32
@@ -58,78 +84,14 @@ def word_similarity(
         Similarities [Bt, Bi]. In large batches the captions are taken in parts, each part's intermediate tensors made
         again in the backward pass, which bounds the memory and changes no number.
     """
-    regions = F.normalize(regions.transpose(1, 2).contiguous(), dim=2)  # [Bi, R, D]
-    elements_of_a_caption = words.shape[2] * regions.shape[0] * regions.shape[1]
+    elements_of_a_caption = words.shape[2] * regions.shape[0] * max(regions.shape[1:])
     captions_at_once = max(1, _ELEMENTS_AT_ONCE // elements_of_a_caption)
-    gammas = (gamma1, gamma2, gamma3)
+    rest = (regions, gamma1, gamma2, gamma3)
     if captions_at_once >= words.shape[0]:
-        return _similarity(words, word_mask, regions, *gammas)
+        return caption_image_similarity(words, word_mask, *rest)
     parts = zip(words.split(captions_at_once), word_mask.split(captions_at_once), strict=True)
-    return torch.cat([
-        checkpoint(_similarity, *part, regions, *gammas, use_reentrant=False, preserve_rng_state=False)
-        for part in parts
-    ])
-
-
-def _similarity(
-    words: Tensor, word_mask: Tensor, regions: Tensor, gamma1: float, gamma2: float, gamma3: float
-) -> Tensor:
-    """`word_similarity` with normalised regions, [Bi, R, D].
-
-    The attended region c = Σ α·region is never made: ⟨c, word⟩ = Σ α·s and |c|² = αᵀGα, with s the scores of the
-    regions and G the products of the image's regions, need R numbers a word instead of D.
-    """
-    captions, dim, length = words.shape
-    images = regions.shape[0]
-    used = _used_words(word_mask)  # [N]
-    words = words.transpose(1, 2).reshape(captions * length, dim).index_select(0, used)
-    words = F.normalize(words, dim=1)  # [N, D]
-    # Which caption each word is of, [N, Bt]: sums over a caption's words, and copies for each of them, are products.
-    member = F.one_hot(used // length, captions) * word_mask.flatten()[used].unsqueeze(1)
-    member = member.to(words.dtype)
-    scores = regions @ words.T  # [Bi, R, N], cosines: their exponentials need no maximum taken off
-    exponentials = scores.exp()
-    of_caption = (exponentials @ member).clamp_min(0.1)  # [Bi, R, Bt], at least 1/e but where a caption is empty
-    sharpened = exponentials * ((gamma1 / of_caption) @ member.T)  # [Bi, R, N], gamma1 times the softmax over words
-    attention = sharpened.softmax(dim=1)  # [Bi, R, N]
-
-    dot = (attention * scores).sum(dim=1)  # [Bi, N]
-    gram = regions @ regions.transpose(1, 2)  # [Bi, R, R]
-    squared_norm = _QuadraticForm.apply(gram, attention)  # [Bi, N]
-    cosine = dot / squared_norm.clamp_min(1e-12).sqrt()  # [Bi, N]
-
-    padded = cosine.new_zeros(images, captions * length).index_copy(1, used, cosine).view(images, captions, length)
-    best_words = (gamma2 * padded).masked_fill(~word_mask, _MASKED).logsumexp(dim=2)  # [Bi, Bt]
-    similarity = gamma3 / gamma2 * best_words
-    return similarity.masked_fill(~word_mask.any(dim=1), 0.0).T  # [Bt, Bi]
-
-
-class _QuadraticForm(torch.autograd.Function):
-    """vᵀGv for the columns v of each matrix: symmetric G [B, R, R], [B, R, N] → [B, N]; Gv serves its gradient, too."""
-
-    @staticmethod
-    def forward(ctx, matrix: Tensor, columns: Tensor) -> Tensor:
-        product = matrix @ columns
-        ctx.save_for_backward(columns, product)
-        return (columns * product).sum(dim=1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        columns, product = ctx.saved_tensors
-        gradient = gradient.unsqueeze(1)  # [B, 1, N]
-        return (gradient * columns) @ columns.transpose(1, 2), 2 * gradient * product
-
-
-def _used_words(word_mask: Tensor) -> Tensor:
-    """Places in the flattened mask to compute with: on a CPU the real words, and padding up to `_WORDS_MULTIPLE`.
-
-    A GPU would have to wait to know them: there, all.
-    """
-    if word_mask.device.type != "cpu":
-        return torch.arange(word_mask.numel(), device=word_mask.device)
-    real, padding = (places.flatten().nonzero().squeeze(1) for places in (word_mask, ~word_mask))
-    return torch.cat([real, padding[: -len(real) % _WORDS_MULTIPLE]])
+    again = {"use_reentrant": False, "preserve_rng_state": False}
+    return torch.cat([checkpoint(caption_image_similarity, *part, *rest, **again) for part in parts])
 
 
 def same_class_mask(class_ids: Tensor) -> Tensor:
@@ -139,59 +101,40 @@ def same_class_mask(class_ids: Tensor) -> Tensor:
 
 
 @in_float32
-def words_loss(
-    words: Tensor,
-    word_mask: Tensor,
-    regions: Tensor,
-    class_ids: Tensor | None,
-    gamma1: float,
-    gamma2: float,
-    gamma3: float,
-) -> tuple[Tensor, Tensor]:
-    """Each caption finds its image in the batch, and each image its caption, by words and regions (eq. 11, 12).
-
-    Args:
-        words: word features [B, D, W].
-        word_mask: [B, W], True = a real word.
-        regions: region features [B, D, R] of the captions' images.
-        class_ids: [B]; pairs of one class, other than the pair itself, are left out. None leaves nothing out.
-        gamma1: see `word_similarity`, as `gamma2` and `gamma3`.
-
-    Returns:
-        (text to image, image to text), two scalars.
-    """
-    return pair_losses(word_similarity(words, word_mask, regions, gamma1, gamma2, gamma3), class_ids)
-
-
-@in_float32
-def sentence_loss(image: Tensor, sentence: Tensor, class_ids: Tensor | None, gamma3: float) -> tuple[Tensor, Tensor]:
-    """Each caption finds its image in the batch, and each image its caption, by one vector each (eq. 11-13).
-
-    Args:
-        image: image features [B, E].
-        sentence: sentence features [B, E].
-        class_ids: as in `words_loss`.
-        gamma3: factor of the cosine before the softmax over the batch.
-
-    Returns:
-        (text to image, image to text), two scalars.
-    """
-    similarity = gamma3 * F.normalize(sentence, dim=1) @ F.normalize(image, dim=1).T  # [text, image]
-    return pair_losses(similarity, class_ids)
-
-
-@in_float32
 def pair_losses(similarity: Tensor, class_ids: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Cross-entropies of similarities [B, B], captions × images, against the diagonal.
+    """Each caption finds its image in the batch, and each image its caption (eq. 11, 12).
 
     Args:
-        similarity: how well each caption fits each image.
-        class_ids: as in `words_loss`.
+        similarity: how well each caption fits each image, [B, B].
+        class_ids: [B]; pairs of one class, other than the pair itself, are left out. None leaves nothing out.
 
     Returns:
-        (text to image, image to text), two scalars.
+        The cross-entropies against the diagonal (text to image, image to text), two scalars.
     """
     if class_ids is not None:
         similarity = similarity.masked_fill(same_class_mask(class_ids), -torch.inf)
     own = torch.arange(similarity.shape[0], device=similarity.device)
     return F.cross_entropy(similarity, own), F.cross_entropy(similarity.T, own)
+
+
+@in_float32
+def words_loss(
+    words: Tensor, word_mask: Tensor, regions: Tensor, class_ids: Tensor | None,
+    gamma1: float, gamma2: float, gamma3: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`pair_losses` of captions and images by words and regions: see `word_similarity` for the arguments."""
+    return pair_losses(word_similarity(words, word_mask, regions, gamma1, gamma2, gamma3), class_ids)
+
+
+@in_float32
+def sentence_loss(image: Tensor, sentence: Tensor, class_ids: Tensor | None, gamma3: float) -> tuple[Tensor, Tensor]:
+    """`pair_losses` of captions and images by one vector each, gamma3 times their cosine (eq. 11-13).
+
+    Args:
+        image: image features [B, E].
+        sentence: sentence features [B, E].
+        class_ids: as in `pair_losses`.
+        gamma3: factor of the cosine before the softmax over the batch.
+    """
+    similarity = gamma3 * F.normalize(sentence, dim=1) @ F.normalize(image, dim=1).T  # [text, image]
+    return pair_losses(similarity, class_ids)

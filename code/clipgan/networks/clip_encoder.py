@@ -6,22 +6,19 @@ deviation, and which of the transformers' states are the words, the sentence, th
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import json
 import zipfile
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clipgan import checkpoint
 from clipgan.errors import UserError
 
 
@@ -36,6 +33,21 @@ class EncoderSpec:
     words_num: int  # longest caption in BPE tokens, start and end tokens not counted
 
 
+class ImageFeatures(NamedTuple):
+    """What the encoder sees in images."""
+
+    regions: Tensor  # [B, D, R]
+    image: Tensor  # [B, E]
+
+
+class TextFeatures(NamedTuple):
+    """What the encoder reads in captions."""
+
+    words: Tensor  # [B, D, W]
+    word_mask: Tensor  # [B, W], True = a real word
+    sentence: Tensor  # [B, E]
+
+
 class Tokenizer:
     """CLIP's BPE tokens of captions. Apart from the encoder, so that a loader's workers need no weights."""
 
@@ -43,7 +55,10 @@ class Tokenizer:
         self._tokenizer = open_clip.SimpleTokenizer(context_length=words_num + 2)
 
     def __call__(self, captions: list[str]) -> Tensor:
-        """Start token, at most ``words_num`` BPE tokens, end token, zeros: int64 [N, words_num + 2].
+        """Start token, at most ``words_num`` BPE tokens, end token, then zeros: int64 [N, L].
+
+        L is that of the longest of these captions. It is known here, before anything is sent to a GPU, which would
+        have to be waited for.
 
         Raises:
             UserError: a caption holds no word.
@@ -52,12 +67,17 @@ class Tokenizer:
         empty = (tokens[:, 1] == self._tokenizer.eot_token_id).nonzero().flatten().tolist()
         if empty:
             raise UserError(f"the caption {captions[empty[0]]!r} has no words")
-        return tokens
+        longest = int(_place_of_end(tokens).max()) + 1 if captions else tokens.shape[1]
+        return tokens[:, :longest].contiguous()
 
     def words_of(self, tokens: Tensor) -> list[str]:
         """The BPE tokens of one row as readable text, start and end tokens left out."""
-        length = int(tokens.argmax())
-        return [self._tokenizer.decode([int(token)]).strip() for token in tokens[1:length]]
+        return [self._tokenizer.decode([int(token)]).strip() for token in tokens[1 : int(_place_of_end(tokens))]]
+
+
+def _place_of_end(tokens: Tensor) -> Tensor:
+    """Where the end token is in rows [..., L]: it has the largest number of all."""
+    return tokens.argmax(dim=-1)
 
 
 class ClipEncoder(nn.Module):
@@ -110,43 +130,44 @@ class ClipEncoder(nn.Module):
         """Rows and columns of the regions; R is their product."""
         return tuple(self.clip.visual.grid_size)
 
-    def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[ImageFeatures, TextFeatures]:
+        """Encode images and captions, of any two numbers, in one call."""
+        return self.encode_image(images), self.encode_text(tokens)
+
+    def encode_text(self, tokens: Tensor) -> TextFeatures:
         """Encode captions.
 
         Args:
-            tokens: int64 [B, T] of ``tokenize``, a :class:`Tokenizer`.
+            tokens: int64 [B, L] of ``tokenize``, a :class:`Tokenizer`.
 
         Returns:
-            words [B, D, W], word_mask [B, W] with True = a real word, sentence [B, E], in float32. W is the longest
-            caption of this batch: attention is causal, so the columns that are left off change nothing.
+            In float32. W is L - 2. Attention is causal, so columns of padding that are left off change nothing.
         """
         text = self._text
-        end = tokens.argmax(dim=-1)                                                  # [B], the largest id
-        length = int(end.max()) + 1
-        x = text.token_embedding(tokens[:, :length]) + text.positional_embedding[:length]       # [B, L, D]
-        with _attention_kernel(x.device):
-            x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
+        length = tokens.shape[1]
+        end = _place_of_end(tokens)                                                  # [B]
+        x = text.token_embedding(tokens) + text.positional_embedding[:length]        # [B, L, D]
+        x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
         x = text.ln_final(x).float()
         sentence = x[torch.arange(len(x), device=x.device), end]                     # [B, D]
         sentence = _project(sentence, text.text_projection).float()                  # [B, E]
         words = x[:, 1 : length - 1].transpose(1, 2)                                 # [B, D, W]
         word_mask = torch.arange(1, length - 1, device=x.device) < end[:, None]      # [B, W]
-        return words, word_mask, sentence
+        return TextFeatures(words, word_mask, sentence)
 
-    def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_image(self, images: Tensor) -> ImageFeatures:
         """Encode images, resizing (bicubic, antialiased) and normalising them as CLIP expects.
 
         Args:
             images: float [B, 3, S, S] in [−1, 1], any S.
 
         Returns:
-            regions [B, D, R], image [B, E], in float32.
+            In float32.
         """
-        with _attention_kernel(images.device):
-            output = self.clip.visual.forward_intermediates(self.preprocess(images), indices=1, output_fmt="NLC")
+        output = self.clip.visual.forward_intermediates(self.preprocess(images), indices=1, output_fmt="NLC")
         patches = output["image_intermediates"][-1]                                  # [B, R, vision width]
         regions = self.region_projection(patches).transpose(1, 2)                    # [B, D, R]
-        return regions.float(), output["image_features"].float()
+        return ImageFeatures(regions.float(), output["image_features"].float())
 
     def preprocess(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] in [−1, 1] → [B, 3, size, size] as CLIP's image tower takes it."""
@@ -162,13 +183,20 @@ class ClipEncoder(nn.Module):
         self.requires_grad_(False)
         return self.eval()
 
-    def fingerprint(self) -> str:
-        """Tells encoders with different weights apart."""
-        return checkpoint.fingerprint(self)
+    def store_matrices_in(self, dtype: torch.dtype) -> ClipEncoder:
+        """Store the weights of matrix products in ``dtype``, in place, for use under autocast of that type.
 
-    def save(self, path: str | Path, **extra) -> None:
-        """Write weights and architecture; ``extra`` (numbers, texts) travels along."""
-        checkpoint.save(path, "encoder", architecture=asdict(self.spec), weights=self.state_dict(), **extra)
+        Autocast casts them at every call, but the cast of *frozen* weights it does not keep. The numbers are the same.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.MultiheadAttention):
+                for weight in module.parameters(recurse=False):
+                    weight.data = weight.data.to(dtype)
+        for owner, name in ((self.clip.visual, "proj"), (self._text, "text_projection")):
+            weight = getattr(owner, name)
+            if isinstance(weight, nn.Parameter):
+                weight.data = weight.data.to(dtype)
+        return self
 
 
 def build_encoder(base: str, pretrained: str, words_num: int) -> ClipEncoder:
@@ -182,7 +210,7 @@ def build_encoder(base: str, pretrained: str, words_num: int) -> ClipEncoder:
     Raises:
         UserError: an unknown model or tag, a missing file, weights of another architecture, no network.
     """
-    name, model = _model_config(base)
+    name, model = model_config(base)
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     weights: Path | None = None
     if pretrained and Path(pretrained).is_file():
@@ -207,32 +235,12 @@ def build_encoder(base: str, pretrained: str, words_num: int) -> ClipEncoder:
     return encoder
 
 
-def load_encoder(path: str | Path, base: str = "", words_num: int | None = None) -> ClipEncoder:
-    """The fine-tuned encoder of a checkpoint that ``pretrain_DAMSM.py`` wrote.
-
-    Args:
-        path: the checkpoint.
-        base: the model that the config names; empty takes what the checkpoint says.
-        words_num: the config's TEXT.WORDS_NUM; None takes what the checkpoint says.
+def model_config(base: str) -> tuple[str, dict]:
+    """The name and open_clip's model config of an open_clip model or of a JSON file in that format.
 
     Raises:
-        UserError: no such file, not an encoder, or an architecture other than ``base`` and ``words_num``.
+        UserError: no such model or file, or no model config in it.
     """
-    content = checkpoint.load(path, "encoder", made_by="pretrain_DAMSM.py")
-    spec = EncoderSpec(**content["architecture"])
-    if base:
-        name, model = _model_config(base)
-        same = {**model, "quick_gelu": None} == {**spec.model, "quick_gelu": None}  # the weights decide on QuickGELU
-        if not same:
-            raise UserError(f"{path} holds a {spec.name}, but TRAIN.CLIP_MODEL_BASE asks for {name} of another shape")
-    if words_num is not None and words_num != spec.words_num:
-        raise UserError(f"{path} was trained with TEXT.WORDS_NUM {spec.words_num}, but the config says {words_num}")
-    encoder = ClipEncoder(spec)
-    checkpoint.load_weights(encoder, content["weights"], path)
-    return encoder
-
-
-def _model_config(base: str) -> tuple[str, dict]:
     if base.endswith(".json"):
         path = Path(base)
         if not path.is_file():
@@ -269,8 +277,8 @@ def _create_clip(model: dict, name: str) -> nn.Module:
 def _put_sequence_first(transformer: Transformer) -> None:
     """Let a transformer work on [L, B, D] instead of [B, L, D]: the same bits, from contiguous tensors.
 
-    nn.MultiheadAttention transposes batches that come first, and for the strides that this leaves PyTorch copies
-    *frozen* weights once for every token: the frozen ViT-B/32 takes four times as long in bf16 on a CPU.
+    nn.MultiheadAttention transposes batches that come first. For the strides that this leaves, PyTorch may copy
+    *frozen* weights once for every token.
     """
     transformer.batch_first = False
     for block in transformer.resblocks:
@@ -284,11 +292,6 @@ def _require_supported(clip: nn.Module, text: nn.Module, name: str) -> None:
     pooling = getattr(text, "text_pool_type", getattr(text, "pool_type", ""))
     if not causal or pooling not in ("argmax", "eos") or text.vocab_size != 49408:
         raise UserError(f"{name} does not read text as CLIP does (BPE, causal, end-of-text state): use a CLIP ViT")
-
-
-def _attention_kernel(device: torch.device) -> AbstractContextManager:
-    """On a CPU, attention in its plain form: for CLIP's short sequences the fused kernel's backward is slower."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
 def _project(x: Tensor, projection: nn.Module | Tensor | None) -> Tensor:

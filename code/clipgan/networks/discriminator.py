@@ -41,7 +41,10 @@ class JointConv(SpectralConv):
         self.register_buffer("inside", _INSIDE_2D.clone(), persistent=False)
 
     def forward(self, features: Tensor, vectors: Tensor, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Features [N, C, 4, 4], vectors [M, E] → [P, O, 4, 4]; see `Discriminator.conditional` for `pairs`."""
+        """Features [N, C, 4, 4], vectors [M, E] → [P, O, 4, 4]; see `Discriminator.forward` for `pairs`.
+
+        For a pair (f, v) it is ``conv2d(cat([f, v repeated at each of the 4x4 pixels]), weight, bias, padding=1)``.
+        """
         with torch.autocast(features.device.type, enabled=False):
             of_features, of_vectors = self.weight.split(self.widths, dim=1)
             summed = torch.einsum("oet,tp->ope", of_vectors.flatten(2), self.inside).flatten(0, 1)  # [16 O, E]
@@ -98,6 +101,25 @@ class Discriminator(nn.Module):
             if isinstance(module, SpectralConv):
                 spectral_norm(module)
 
+    def forward(
+        self, images: Tensor, sentence: Tensor, pairs: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Is each image real? And is it real and fits the sentence?
+
+        Args:
+            images: [N, 3, s, s] in [-1, 1].
+            sentence: [M, E].
+            pairs: which image is judged with which sentence, int64 [P] each. None: each with its own, N = M = P.
+
+        Returns:
+            Logits of the images alone [N] and of the pairs [P].
+
+        Raises:
+            ValueError: for images of another shape.
+        """
+        features = self.features(images)
+        return self.unconditional(features), self.conditional(features, sentence, pairs)
+
     def features(self, images: Tensor) -> Tensor:
         """Images [B, 3, s, s] in [-1, 1] → features [B, 8DF, 4, 4].
 
@@ -115,15 +137,6 @@ class Discriminator(nn.Module):
     def conditional(
         self, features: Tensor, sentence: Tensor, pairs: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
-        """Is the image real, and does the sentence fit it?
-
-        Args:
-            features: [N, 8DF, 4, 4].
-            sentence: [M, E].
-            pairs: which features are judged with which sentence, int64 [P] each. None: each with its own, N = M = P.
-
-        Returns:
-            Logits [P].
-        """
+        """Features [N, 8DF, 4, 4], sentence [M, E] → logits [P]: does the sentence fit the image? See `forward`."""
         conv, activation = self.joint
         return self.conditional_head(activation(conv(features, sentence, pairs))).flatten()

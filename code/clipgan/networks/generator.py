@@ -6,9 +6,10 @@ Source: Zhu et al., "DM-GAN", 2019. Sizes other than 64/128/256 follow from the 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipgan.networks.blocks import BatchNorm, ImageHead, ResidualBlock, UpBlock, glu, initialise
+from clipgan.networks.blocks import ImageHead, ResidualBlock, UpBlock, initialise, norm_glu
 from clipgan.networks.memory import DynamicMemory
 
 
@@ -38,7 +39,7 @@ class Condition(nn.Module):
 
     def forward(self, sentence: Tensor) -> tuple[Tensor, Tensor]:
         # float32: exp(logvar / 2) and the KL loss of both follow.
-        mu, logvar = glu(self.linear(sentence)).float().chunk(2, dim=1)
+        mu, logvar = F.glu(self.linear(sentence), dim=1).float().chunk(2, dim=1)
         return mu, logvar
 
 
@@ -50,16 +51,13 @@ class FirstStage(nn.Module):
         doublings = (base_size // 4).bit_length() - 1
         self.channels = gf_dim * 2**doublings
         self.linear = nn.Linear(input_dim, self.channels * 4 * 4 * 2, bias=False)
-        self.norm = BatchNorm(self.channels * 4 * 4 * 2, gated=True)
+        self.norm = nn.BatchNorm1d(self.channels * 4 * 4 * 2)
         self.up = nn.Sequential(*(UpBlock(self.channels >> i, self.channels >> (i + 1)) for i in range(doublings)))
 
     def forward(self, condition: Tensor, noise: Tensor) -> Tensor:
         x = torch.cat([condition, noise], dim=1)  # [B, C + Z]
-        x = self.norm(self.linear(x))  # [B, channels * 16]
-        x = x.unflatten(1, (self.channels, 4, 4))
-        if x.device.type == "cpu":  # every later layer keeps this layout, up to a third faster there
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self.up(x)  # [B, GF, base, base]
+        x = norm_glu(self.linear(x), self.norm)  # [B, channels * 16]
+        return self.up(x.unflatten(1, (self.channels, 4, 4)))  # [B, GF, base, base]
 
 
 class MemoryStage(nn.Module):

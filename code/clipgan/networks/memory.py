@@ -51,7 +51,7 @@ class DynamicMemory(nn.Module):
         key = F.relu(pointwise(self.key, memory))  # [B, C, W]
         value = F.relu(pointwise(self.value, memory)) * word_mask.unsqueeze(1)  # [B, C, W]
 
-        # Pixels come first so that the softmax runs over neighbours in memory and nothing is copied in channels-last.
+        # Pixels come first, so that the softmax runs over neighbours in memory.
         pixels = features.flatten(2).transpose(1, 2)  # [B, hw, C]
         scores = (pixels @ key).float()  # [B, hw, W]
         scores = scores.masked_fill(~word_mask.unsqueeze(1), torch.finfo(torch.float32).min)

@@ -13,24 +13,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from clipgan import distributed
 from clipgan.config import Config
 from clipgan.data.dataset import Batch, TextImageDataset
 from clipgan.data.from_config import training_loader
 from clipgan.losses.contrastive import nt_xent
-from clipgan.losses.damsm import sentence_loss
+from clipgan.machine import distributed
+from clipgan.machine.compiling import compile_forward
+from clipgan.machine.cpu_memory import keep_freed_memory
+from clipgan.machine.device import prepare_training
+from clipgan.machine.precision import Precision
 from clipgan.networks.clip_encoder import ClipEncoder
-from clipgan.runtime import RunFolder, keep_freed_memory
-from clipgan.training.matching import words_matching
-from clipgan.training.precision import Precision, compile_methods, full_precision
-from clipgan.training.progress import Progress
-from clipgan.training.state import Position, StopSignals, TrainingState, random_state, set_random_state
+from clipgan.runs.folder import RunFolder
+from clipgan.runs.progress import Progress
+from clipgan.runs.snapshots import save_encoder
+from clipgan.runs.state import Position, StopSignals, TrainingState, random_state, set_random_state
+from clipgan.training.matching import View, matching_losses
 
 # Fractions of the run in which the learning rates rise to their peaks.
 BACKBONE_WARMUP, PROJECTION_WARMUP = 0.02, 0.10
+SHOWN = ("loss", "words", "sentence", "contrastive")
 
 
 def one_cycle(step: int, total: int, warmup: float) -> float:
@@ -46,6 +49,14 @@ def one_cycle(step: int, total: int, warmup: float) -> float:
     return high + (low - high) * (1 + math.cos(math.pi * phase)) / 2
 
 
+def trained_weights(encoder: ClipEncoder) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """CLIP's own weights and those of the region projection. CLIP's temperature, which no loss uses, is frozen."""
+    for name, weight in encoder.clip.named_parameters():
+        weight.requires_grad_(not name.startswith("logit_"))
+    backbone = [weight for weight in encoder.clip.parameters() if weight.requires_grad]
+    return backbone, list(encoder.region_projection.parameters())
+
+
 class Features(NamedTuple):
     """What the losses compare: b images and the two captions of each."""
 
@@ -56,11 +67,10 @@ class Features(NamedTuple):
     sentence: Tensor   # [b, 2, E]
 
 
-def encode(encoder: ClipEncoder, images: Tensor, tokens: Tensor) -> Features:
-    """Encode each image once, [b, 3, S, S], and both of its captions, [b, 2, T]."""
-    regions, image = encoder.encode_image(images)
-    text = encoder.encode_text(tokens.flatten(0, 1))
-    return Features(regions, image, *(tensor.unflatten(0, tokens.shape[:2]) for tensor in text))
+def encode(encoder: nn.Module, images: Tensor, tokens: Tensor) -> Features:
+    """Encode each image once, [b, 3, S, S], and both of its captions, [b, 2, L]."""
+    of_images, of_captions = encoder(images, tokens.flatten(0, 1))
+    return Features(*of_images, *(tensor.unflatten(0, tokens.shape[:2]) for tensor in of_captions))
 
 
 def compare(features: Features, class_ids: Tensor, config: Config) -> dict[str, Tensor]:
@@ -69,34 +79,36 @@ def compare(features: Features, class_ids: Tensor, config: Config) -> dict[str, 
     Returns:
         ``words`` and ``sentence`` (both directions, both captions), ``contrastive``, and their weighted sum ``loss``.
     """
-    smooth, contrastive = config.TRAIN.SMOOTH, config.TRAIN.CONTRASTIVE
+    contrastive = config.TRAIN.CONTRASTIVE
     regions, image = distributed.gather(features.regions), distributed.gather(features.image)   # [B, D, R], [B, E]
     sentence, class_ids = distributed.gather(features.sentence), distributed.gather(class_ids)  # [B, 2, E], [B]
-    word_total, sentence_total = 0.0, 0.0
-    for view in (0, 1):
-        words, word_mask = features.words[:, view], features.word_mask[:, view]
-        word_total = word_total + words_matching(words, word_mask, regions, class_ids, smooth)
-        sentence_total = sentence_total + sum(sentence_loss(image, sentence[:, view], class_ids, smooth.GAMMA3))
-    between_captions = nt_xent(sentence[:, 0], sentence[:, 1], contrastive.TEMPERATURE)
-    weight = 1.0 if contrastive.WEIGHT is None else contrastive.WEIGHT
-    return {
-        "loss": word_total + sentence_total + weight * between_captions,
-        "words": word_total,
-        "sentence": sentence_total,
-        "contrastive": between_captions,
-    }
+    views = [
+        View(regions, image, features.words[:, caption], features.word_mask[:, caption], sentence[:, caption])
+        for caption in (0, 1)
+    ]
+    losses = matching_losses(views, class_ids, config.TRAIN.SMOOTH)
+    losses["contrastive"] = nt_xent(views[0].sentence, views[1].sentence, contrastive.TEMPERATURE)
+    loss = losses["words"] + losses["sentence"] + contrastive.WEIGHT * losses["contrastive"]
+    return {"loss": loss, **losses}
 
 
 def backward(
-    encoder: ClipEncoder, batch: Batch, config: Config, precision: Precision, scaler: torch.amp.GradScaler
+    encoder: nn.Module, batch: Batch, config: Config, precision: Precision, scaler: torch.amp.GradScaler
 ) -> dict[str, Tensor]:
     """Add the gradients of one batch to the encoder's weights; returns the losses.
 
     With ``TRAIN.ACCUMULATE`` parts, one part is held in memory at a time: the whole batch is encoded part by part
     without keeping anything, the losses give the gradients of the features, and each part is encoded once more to
     take its own further back (gradient caching, Gao et al. 2021). It is the same gradient, for a third more work.
+
+    Args:
+        encoder: what ``distributed.data_parallel`` makes of a :class:`ClipEncoder`.
+        batch: on the encoder's device.
+        config: the run's configuration.
+        precision: what the encoder computes in.
+        scaler: of the loss.
     """
-    images, tokens = batch.images[-1], torch.stack(batch.tokens, dim=1)              # [b, 3, S, S], [b, 2, T]
+    images, tokens = batch.images[-1], torch.stack(batch.tokens, dim=1)              # [b, 3, S, S], [b, 2, L]
     parts = config.TRAIN.ACCUMULATE
     if parts == 1:
         with precision.autocast():
@@ -104,32 +116,33 @@ def backward(
         scaler.scale(losses["loss"]).backward()
         return losses
 
-    pieces, cached, states = list(zip(images.chunk(parts), tokens.chunk(parts), strict=True)), [], []
+    # Encode every part, and keep its features only
+    pieces = list(zip(images.chunk(parts), tokens.chunk(parts), strict=True))
+    states, encoded = [], []
     for piece in pieces:
         states.append(random_state())  # the second pass drops out what the first did, where the encoder has dropout
         with torch.no_grad(), precision.autocast():
-            cached.append(encode(encoder, *piece))
-    length = max(part.words.shape[-1] for part in cached)
-    features = Features(*map(torch.cat, zip(*(_padded(part, length) for part in cached), strict=True)))
+            encoded.append(encode(encoder, *piece))
+
+    # Compare the whole batch, down to the gradients of the features
+    features = Features(*map(torch.cat, zip(*encoded, strict=True)))
     features = Features(*(tensor.requires_grad_(tensor.is_floating_point()) for tensor in features))
     losses = compare(features, batch.class_ids, config)
     scaler.scale(losses["loss"]).backward()
 
+    # Encode every part again, and take its gradients on to the weights
     end = 0
-    for piece, state in zip(pieces, states, strict=True):
+    for number, (piece, state) in enumerate(zip(pieces, states, strict=True), start=1):
         set_random_state(state)
-        with precision.autocast():
-            part = _padded(encode(encoder, *piece), length)
-        start, end = end, end + len(part.image)
-        wanted = [(tensor, whole.grad) for tensor, whole in zip(part, features, strict=True) if whole.grad is not None]
-        torch.autograd.backward([tensor for tensor, _ in wanted], [gradient[start:end] for _, gradient in wanted])
+        with distributed.gradients_averaged(encoder, number == parts):
+            with precision.autocast():
+                part = encode(encoder, *piece)
+            start, end = end, end + len(part.image)
+            wanted = [(tensor, whole.grad) for tensor, whole in zip(part, features, strict=True)
+                      if whole.grad is not None]
+            torch.autograd.backward([tensor for tensor, _ in wanted],
+                                    [gradient[start:end] for _, gradient in wanted])
     return losses
-
-
-def _padded(features: Features, length: int) -> Features:
-    """The same with this many columns for words."""
-    missing = (0, length - features.words.shape[-1])
-    return features._replace(words=F.pad(features.words, missing), word_mask=F.pad(features.word_mask, missing))
 
 
 def pretrain(
@@ -163,44 +176,43 @@ def pretrain(
     train = config.TRAIN
     sampler, loader = training_loader(config, dataset, device)
     total = config.total_steps(len(sampler))
+    precision = Precision(train.PRECISION, device)
+    prepare_training(device)
 
-    projection = list(encoder.region_projection.parameters())
-    backbone = [p for name, p in encoder.clip.named_parameters() if not name.startswith("logit_")]
+    backbone, projection = trained_weights(encoder)
     optimizer = torch.optim.Adam(
         [{"params": backbone, "lr": train.BACKBONE_LR}, {"params": projection, "lr": train.LINEAR_LR}],
         betas=(0.9, 0.98),
-        foreach=True,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         [lambda step: one_cycle(step, total, BACKBONE_WARMUP), lambda step: one_cycle(step, total, PROJECTION_WARMUP)],
     )
-    precision = Precision(train.PRECISION, device)
     scaler = precision.scaler()
     progress = Progress(folder.metrics, total, "pretraining")
-    parts = {"encoder": encoder, "optimizer": optimizer, "schedule": schedule, "scaler": scaler, "progress": progress}
-    state = TrainingState(folder, parts, config)
-    now = state.resume() if resume else Position()
-    progress.start(now.step)
-    if now.step == 0:
-        distributed.broadcast(encoder)
-    compile_methods(train.COMPILE, encoder, "encode_image", "encode_text")
+    trained = {"encoder": encoder, "optimizer": optimizer, "schedule": schedule, "scaler": scaler, "progress": progress}
+    state = TrainingState(folder, trained, config)
+    position = state.resume() if resume else Position()
+    progress.start(position.step)
+    parallel_encoder = distributed.data_parallel(encoder)
+    if train.COMPILE:
+        compile_forward(encoder, varying=[(1, 1)])  # the captions' length
 
-    with StopSignals() as stop:
-        while now.step < total or now.batch:
+    with state, StopSignals() as stop:
+        while position.step < total or position.batch:
             encoder.train()
-            sampler.set_epoch(now.epoch, now.batch)
+            sampler.set_epoch(position.epoch, position.batch)
             for batch in loader:
-                if now.step == total:
+                if position.step == total:
                     break
                 batch = batch.to(device)
 
                 # Encode, compare and propagate back
                 optimizer.zero_grad(set_to_none=True)
-                losses = backward(encoder, batch, config, precision, scaler)
+                losses = backward(parallel_encoder, batch, config, precision, scaler)
 
                 # Update the encoder
-                distributed.average_gradients(backbone + projection)
                 scaler.unscale_(optimizer)
                 norm = torch.nn.utils.clip_grad_norm_(backbone + projection, train.RNN_GRAD_CLIP)
                 scaler.step(optimizer)
@@ -208,22 +220,23 @@ def pretrain(
                 lr_backbone, lr_projection = schedule.get_last_lr()
                 schedule.step()
 
-                now.count_step()
+                position.count_step()
                 numbers = {**losses, "grad_norm": norm, "lr_backbone": lr_backbone, "lr_projection": lr_projection}
-                progress.step(now.step, now.epoch + 1, numbers, shown=("loss", "words", "sentence", "contrastive"))
-                state.after_step(now, stop)
+                progress.step(position.step, position.epoch + 1, numbers, shown=SHOWN)
+                state.after_step(position, stop, last=position.step == total)
                 keep_freed_memory(device)  # not before the first step, which gives the optimizer's state its place
 
             # Validate, and keep the best
-            with state.during_evaluation(now, stop), full_precision(device):
-                now.end_epoch()
+            with state.during_evaluation(position, stop):
+                position.end_epoch()
                 encoder.eval()
-                numbers = validate(encoder, now.epoch)
-                progress.write("eval", now.step, now.epoch, numbers)
-                progress.say(f"epoch {now.epoch}: " + ", ".join(f"{key} {value:.3f}" for key, value in numbers.items()))
-                is_best, now.best = numbers["r1"] > now.best, max(numbers["r1"], now.best)
+                numbers = validate(encoder, position.epoch)
+                progress.write("eval", position.step, position.epoch, numbers)
+                shown = ", ".join(f"{key} {value:.3f}" for key, value in numbers.items())
+                progress.say(f"epoch {position.epoch}: {shown}")
+                is_best, position.best = numbers["r1"] > position.best, max(numbers["r1"], position.best)
                 if distributed.is_main():
-                    _save(encoder, folder, config, now, numbers, is_best, now.step == total)
+                    _save(encoder, folder, config, position, numbers, is_best, position.step == total)
                     folder.draw_curves()
     progress.close()
     return folder.models / "clip_best.pth"
@@ -233,14 +246,15 @@ def _save(
     encoder: ClipEncoder,
     folder: RunFolder,
     config: Config,
-    now: Position,
+    position: Position,
     numbers: dict[str, float],
     is_best: bool,
     is_last: bool,
 ) -> None:
     """Write the snapshots that are due after an epoch."""
-    extra = {"epoch": now.epoch, "step": now.step, "metrics": numbers, "chosen_on": "test", "config": asdict(config)}
+    extra = {"epoch": position.epoch, "step": position.step, "metrics": numbers, "chosen_on": "test"}
+    extra["config"] = asdict(config)
     if is_best:
-        encoder.save(folder.models / "clip_best.pth", **extra)
-    if now.epoch % config.TRAIN.SNAPSHOT_INTERVAL == 0 or is_last:
-        encoder.save(folder.models / f"clip{now.epoch}.pth", **extra)
+        save_encoder(folder.models / "clip_best.pth", encoder, **extra)
+    if position.epoch % config.TRAIN.SNAPSHOT_INTERVAL == 0 or is_last:
+        save_encoder(folder.models / f"clip{position.epoch}.pth", encoder, **extra)

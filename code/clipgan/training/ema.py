@@ -7,12 +7,15 @@ import copy
 import torch
 from torch import nn
 
+from clipgan.machine import distributed
+
 
 class EMA:
     """Keeps ``average ← decay · average + (1 − decay) · weights``.
 
     The first steps use the smaller decay (1 + n) / (10 + n), so that the random start is forgotten at once. The
-    statistics of the batch norms are averaged like the weights that they belong to.
+    statistics of the batch norms are averaged like the weights that they belong to; where each process has its own,
+    over the processes, too.
     """
 
     def __init__(self, network: nn.Module, decay: float):
@@ -23,17 +26,15 @@ class EMA:
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Take in the weights of ``network`` after one optimizer step; decay 0 copies them."""
+        distributed.average_running_statistics(network)
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.decay else 0.0
-        new = network.state_dict()
-        averaged, latest = [], []
-        for name, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                averaged.append(value)
-                latest.append(new[name])
-            else:
-                value.copy_(new[name])
+        pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
+        averaged, latest = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
         torch._foreach_lerp_(averaged, latest, 1 - decay)
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # of batches that a norm has seen
+        if counts:
+            torch._foreach_copy_(*map(list, zip(*counts, strict=True)))
 
     def state_dict(self) -> dict:
         return {"network": self.network.state_dict(), "updates": self.updates}

@@ -1,27 +1,53 @@
-"""The word loss of a batch that may be spread over several processes: each caption meets the images of all of them.
+"""The matching losses of a batch, summed over its views: for both training loops and for the validation.
 
-A caption's similarities need its own words and every image's regions, so a process makes the rows of its own captions
-and gathers the others': the heaviest part of the losses is divided among the processes, and no words travel.
+A batch may be spread over several processes. Each caption then meets the images of all of them. A caption's word
+similarities need its own words and every image's regions, so a process computes those of its own captions and gathers
+the others': the heaviest part of the losses is divided among the processes, and no words travel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from torch import Tensor
 
-from clipgan import distributed
-from clipgan.config import Smooth
-from clipgan.losses.damsm import pair_losses, word_similarity
+from clipgan.config import SmoothSection
+from clipgan.losses.damsm import pair_losses, sentence_loss, word_similarity
+from clipgan.machine import distributed
 
 
-def words_matching(words: Tensor, word_mask: Tensor, regions: Tensor, class_ids: Tensor, smooth: Smooth) -> Tensor:
-    """The word loss of AttnGAN, both directions summed, a scalar.
+class View(NamedTuple):
+    """Images, each with one of its captions: B pairs, of which this process has the words of b (all, or its share)."""
+
+    regions: Tensor  # [B, D, R]
+    image: Tensor  # [B, E]
+    words: Tensor  # [b, D, W]
+    word_mask: Tensor  # [b, W], True = a real word
+    sentence: Tensor  # [B, E]
+
+
+def matching_losses(
+    views: Sequence[View], class_ids: Tensor, smooth: SmoothSection, word_loss: bool = True
+) -> dict[str, Tensor]:
+    """The DAMSM losses of AttnGAN (eq. 11-13), each summed over both directions and over the views.
 
     Args:
-        words: [b, D, W] of this process's captions.
-        word_mask: [b, W], True = a real word.
-        regions: [B, D, R] of the images of all processes (``distributed.gather``).
-        class_ids: [B] of all processes.
+        views: of the same B examples.
+        class_ids: [B]; images of one class are no mismatches of one another.
         smooth: the temperatures.
+        word_loss: False leaves the word loss out, as 0.
+
+    Returns:
+        ``words`` and ``sentence``, two scalars.
     """
-    rows = word_similarity(words, word_mask, regions, smooth.GAMMA1, smooth.GAMMA2, smooth.GAMMA3)  # [b, B]
-    return sum(pair_losses(distributed.gather(rows), class_ids))
+    words = sentence = views[0].image.new_zeros(())
+    gammas = (smooth.GAMMA1, smooth.GAMMA2, smooth.GAMMA3)
+    for view in views:
+        if word_loss:
+            similarity = word_similarity(view.words, view.word_mask, view.regions, *gammas)  # [b, B]
+            if len(similarity) < len(class_ids):
+                similarity = distributed.gather(similarity)  # [B, B]
+            words = words + sum(pair_losses(similarity, class_ids))
+        sentence = sentence + sum(sentence_loss(view.image, view.sentence, class_ids, smooth.GAMMA3))
+    return {"words": words, "sentence": sentence}

@@ -1,0 +1,1 @@
+"""The scores, each as a pure function of features."""

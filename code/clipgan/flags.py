@@ -1,0 +1,119 @@
+"""What the scripts share at the command line: flags, the config that they make, and how a script ends."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from clipgan.config import Config, check, get_key, key_paths, load_config, set_key
+from clipgan.errors import Stopped, UserError
+from clipgan.machine import distributed
+from clipgan.runs.folder import RunFolder
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Call ``main``; a :class:`UserError` becomes one line on standard error and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        # What all processes find in their flags or files, one of them says; later on, whoever finds it.
+        if distributed.is_main() or distributed.initialised():
+            of = f" (process {distributed.rank()})" if distributed.world_size() > 1 else ""
+            print(f"error{of}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except Stopped as stopped:
+        print(stopped)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    distributed.shut_down()
+
+
+def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that all four scripts share."""
+    parser.add_argument("--gpu", type=int, metavar="N", help="CUDA device, -1 for the CPU (default: CUDA if any)")
+    parser.add_argument("--data_dir", metavar="DIR", help="overrides DATA_DIR")
+    parser.add_argument("--NET_G", metavar="FILE", help="overrides TRAIN.NET_G, the generator's snapshot")
+    parser.add_argument("--manualSeed", type=int, metavar="N", help="overrides SEED")
+    parser.add_argument(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="overrides any config keys, e.g. --set TRAIN.BATCH_SIZE=4 TRAIN.MAX_STEPS=100",
+    )
+
+
+def add_training_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of the two scripts that train: ``--cfg``, ``--resume`` and the common ones."""
+    parser.add_argument("--cfg", metavar="FILE", help="YAML config, such as cfg/clip_bird_DMGAN.yml")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN_FOLDER|auto",
+        help="go on with this run (or with the newest of this config) from its last training state; "
+        "a config key that changed has to be said again with --set",
+    )
+    add_common_flags(parser)
+
+
+def config_from_flags(args: argparse.Namespace, path: str | Path | None = None) -> Config:
+    """Load ``path`` (or ``args.cfg``) with ``--set`` and the shorthand flags applied, the flags last."""
+    config = load_config(path or args.cfg, args.set)
+    for flag, key in _SHORTHANDS.items():
+        value = getattr(args, flag)
+        if value is not None:
+            set_key(config, key, value)
+    check(config, "command line")
+    return config
+
+
+# Flags that set a config key.
+_SHORTHANDS = {"gpu": "GPU_ID", "data_dir": "DATA_DIR", "NET_G": "TRAIN.NET_G", "manualSeed": "SEED"}
+
+# What may differ between the parts of a resumed run without being said: where it runs, not what it computes.
+_OF_THE_MACHINE = ("GPU_ID", "CUDA", "WORKERS")
+
+
+def training_config(args: argparse.Namespace) -> tuple[Config, RunFolder | None]:
+    """The config of the flags of :func:`add_training_flags`, and the run to resume, if any.
+
+    ``--resume RUN_FOLDER`` without ``--cfg`` takes the config from the run folder.
+
+    Raises:
+        UserError: neither a config nor a run; nothing to resume in the folder; or a config that differs from the
+            run's in keys that ``--set`` does not name.
+    """
+    if args.resume is None or args.resume == "auto":
+        if args.cfg is None:
+            raise UserError("no config: give --cfg FILE, such as --cfg cfg/clip_bird_DMGAN.yml")
+        config = config_from_flags(args)
+        if args.resume is None:
+            return config, None
+        folder = RunFolder.newest(config)
+        if folder is None:
+            print(f"--resume auto: no run of {config.run_name} with a training state yet: starting one")
+            return config, None
+    else:
+        folder = RunFolder(Path(args.resume))
+        if not folder.state_files:
+            raise UserError(f"--resume {args.resume}: no training state in {folder.states}, so nothing to go on from")
+        config = config_from_flags(args, args.cfg or folder.config)
+    before = load_config(folder.config)
+    said = {override.partition("=")[0].strip() for override in args.set}
+    said |= {key for flag, key in _SHORTHANDS.items() if getattr(args, flag) is not None} | set(_OF_THE_MACHINE)
+    changed = [
+        f"{key} ({get_key(before, key)!r}, now {get_key(config, key)!r})"
+        for key in key_paths()
+        if get_key(before, key) != get_key(config, key) and key not in said
+    ]
+    if changed:
+        raise UserError(
+            f"{folder.root} was trained with another config: {', '.join(changed)}; "
+            "to change it on purpose, say it again with --set KEY=VALUE"
+        )
+    return config, folder

@@ -1,0 +1,115 @@
+"""The folder that a training run writes."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipgan.config import Config, save_config
+from clipgan.errors import UserError
+from clipgan.machine import distributed
+from clipgan.runs.curves import draw_curves, write_tensorboard
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a training run writes: ``<OUTPUT_DIR>/<DATASET_NAME>_<CONFIG_NAME>/``."""
+
+    root: Path
+
+    @property
+    def models(self) -> Path:
+        return self.root / "Model"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "Image"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yml"
+
+    @property
+    def curves(self) -> Path:
+        return self.root / "curves.png"
+
+    @property
+    def states(self) -> Path:
+        return self.root / "State"
+
+    @property
+    def state_files(self) -> list[Path]:
+        """The training states, oldest first."""
+        return sorted(self.states.glob("step_*.pt"))
+
+    def draw_curves(self) -> bool:
+        """Draw the curves of ``metrics.jsonl``; returns whether there was anything to draw."""
+        return distributed.is_main() and self.metrics.is_file() and draw_curves(self.metrics, self.curves)
+
+    def finish(self) -> None:
+        """Draw the curves, and write them for TensorBoard where that is installed."""
+        if self.draw_curves():
+            shutil.rmtree(self.root / "tensorboard", ignore_errors=True)  # of this run before it was resumed
+            write_tensorboard(self.metrics, self.root / "tensorboard", sorted(self.images.glob("*.png")))
+            print(f"the curves are in {self.curves}")
+
+    @staticmethod
+    def of(config: Config) -> RunFolder:
+        return RunFolder(Path(config.OUTPUT_DIR) / config.run_name)
+
+    @staticmethod
+    def newest(config: Config) -> RunFolder | None:
+        """The run of this config's name, moved aside or not, that wrote a training state last; None if none did."""
+        root = RunFolder.of(config).root
+        runs = [run for run in map(RunFolder, (root, *root.parent.glob(f"{root.name}_until_*"))) if run.state_files]
+        return max(runs, key=lambda run: run.state_files[-1].stat().st_mtime, default=None)
+
+    @staticmethod
+    def create(config: Config) -> RunFolder:
+        """Make the folder and write the resolved config into it; an earlier run there is moved aside, not lost."""
+        folder = RunFolder.of(config)
+        if distributed.is_main():
+            folder._move_aside()
+            folder.prepare(config)
+        distributed.barrier()
+        return folder
+
+    def prepare(self, config: Config) -> None:
+        """Make what is missing of the folder, write the config, and clear what a killed process left half-written."""
+        try:
+            for path in (self.models, self.images, self.states):
+                path.mkdir(parents=True, exist_ok=True)
+                for half in path.glob(".*.tmp"):
+                    half.unlink()
+            save_config(config, self.config)
+        except OSError as error:
+            raise UserError(f"cannot write to the run folder {self.root}: {error.strerror}") from None
+
+    def _move_aside(self) -> None:
+        if not self.root.exists() or not any(self.root.iterdir()):
+            return
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(self.root.stat().st_mtime))
+        aside = self.root.with_name(f"{self.root.name}_until_{stamp}")
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = self.root.with_name(f"{self.root.name}_until_{stamp}_{number}")
+        self.root.rename(aside)
+        print(f"an earlier run was in {self.root}: it is now in {aside}")
+
+
+def open_run(config: Config, earlier: RunFolder | None) -> RunFolder:
+    """The folder of a new run, or that of the run to go on with."""
+    if earlier is None:
+        return RunFolder.create(config)
+    if distributed.is_main():
+        earlier.prepare(config)
+        print(f"going on with {earlier.root}")
+    distributed.barrier()
+    return earlier

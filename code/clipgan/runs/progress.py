@@ -1,0 +1,102 @@
+"""One progress bar and one ``metrics.jsonl`` for a training run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from clipgan.machine import distributed
+
+
+class Progress:
+    """Shows a bar with a rate, the time left and the latest losses; appends every number to a file.
+
+    A line of the file is one JSON object with ``kind`` ("train" or "eval"), ``step``, ``epoch``, ``seconds`` since the
+    start, and the numbers. Training lines are means over the steps since the line before.
+    """
+
+    def __init__(self, path: Path, total_steps: int, name: str, *, every: int = 10):
+        self._path = path
+        self._every = every
+        self._started = time.monotonic()
+        self._pending: list[dict[str, torch.Tensor | float]] = []  # the numbers of the steps since the last line
+        self._total = total_steps
+        silent = not distributed.is_main()
+        self._bar = tqdm(total=total_steps, desc=name, unit="step", dynamic_ncols=True, disable=silent)
+
+    def state_dict(self) -> dict:
+        """What a resumed run goes on with: the numbers since the last line, the time so far, the length of the file."""
+        return {
+            "pending": read_numbers(self._pending),
+            "seconds": time.monotonic() - self._started,
+            "bytes": self._path.stat().st_size if self._path.is_file() else 0,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from there; lines that were written after the state are cut off."""
+        self._pending = list(state["pending"])
+        self._started = time.monotonic() - state["seconds"]
+        if distributed.is_main() and self._path.is_file():
+            os.truncate(self._path, state["bytes"])
+
+    def start(self, step: int) -> None:
+        """Let the bar begin at a step, which does not count for its rate."""
+        self._bar.initial = self._bar.n = self._bar.last_print_n = step
+        self._bar.unpause()
+
+    def step(self, step: int, epoch: int, numbers: dict[str, torch.Tensor | float], shown: tuple[str, ...]) -> None:
+        """Count one optimizer step.
+
+        ``numbers`` may be tensors: they are read off the device only when a line is due. ``shown`` ones stand beside
+        the bar.
+        """
+        numbers = {key: value.detach() if torch.is_tensor(value) else value for key, value in numbers.items()}
+        self._pending.append(numbers)
+        self._bar.update()
+        if step % self._every == 0 or step == self._total:
+            steps, self._pending = read_numbers(self._pending), []
+            means = torch.tensor([list(numbers.values()) for numbers in steps], dtype=torch.float64).mean(dim=0)
+            # A process's losses are of its share; their mean is that of the whole batch.
+            means = dict(zip(steps[0], distributed.mean(means).tolist(), strict=True))
+            self.write("train", step, epoch, means)
+            self._bar.set_postfix({"epoch": epoch, **{key: f"{means[key]:.3g}" for key in shown if key in means}})
+
+    def write(self, kind: str, step: int, epoch: int, numbers: dict) -> None:
+        """Append one line to the file."""
+        if not distributed.is_main():
+            return
+        line = {"kind": kind, "step": step, "epoch": epoch, "seconds": round(time.monotonic() - self._started, 2)}
+        line.update({key: _plain(value) for key, value in numbers.items()})
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        if distributed.is_main():
+            self._bar.write(text)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def read_numbers(steps: list[dict[str, torch.Tensor | float]]) -> list[dict[str, float]]:
+    """The same with plain numbers: all that are tensors (scalars of one device) come to the host in one copy."""
+    tensors = [value.float() for numbers in steps for value in numbers.values() if torch.is_tensor(value)]
+    values = iter(torch.stack(tensors).tolist() if tensors else [])
+    return [
+        {key: next(values) if torch.is_tensor(value) else float(value) for key, value in numbers.items()}
+        for numbers in steps
+    ]
+
+
+def _plain(value: float | int | str) -> float | int | str | None:
+    """Six digits are enough; JSON has no infinities."""
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
