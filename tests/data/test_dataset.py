@@ -115,6 +115,19 @@ def test_a_batch_has_aligned_tensors(examples):
     assert batch.class_ids.tolist() == [examples[i].class_id for i in batch.indices]
 
 
+def test_tokens_are_padded_to_the_longest_caption_of_the_batch(examples):
+    def words(captions):
+        rows = [[1 + len(word) for word in caption.split()] for caption in captions]
+        longest = max(map(len, rows))
+        return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+
+    for train in (True, False):
+        dataset = TextImageDataset(examples, [16], words, seed=7, train=train)
+        for batch in make_loader(dataset, EpochBatchSampler(len(examples), 5, seed=1), 0, CPU):
+            both = words([*batch.captions[0], *batch.captions[1]])
+            assert torch.equal(torch.cat(batch.tokens), both)
+
+
 def test_a_batch_moves_as_a_whole(examples):
     batch = collate([make_dataset(examples)[0, i] for i in range(3)])
     moved = batch.to("meta")

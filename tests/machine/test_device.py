@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from clipgan.errors import UserError
+from clipgan.machine import distributed
 from clipgan.machine.device import choose_device
 
 
@@ -22,3 +23,21 @@ def test_the_cpu_is_taken_silently_when_asked_for_and_with_a_line_when_not(monke
     assert capsys.readouterr().out == ""
     assert choose_device(None).type == "cpu"
     assert "computing on the CPU" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpu", "rank", "expected"),
+    [(4, None, 2, 2), (4, 1, 2, 3), (1, None, 0, 0), (1, None, 3, 0), (1, 0, 3, 0)],
+)
+def test_each_process_takes_a_gpu_and_the_only_one_that_it_sees(monkeypatch, visible, gpu, rank, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    assert choose_device(gpu) == torch.device("cuda", expected)
+
+
+def test_two_processes_on_one_gpu_are_refused():
+    distributed._refuse_shared_gpus([("node1", "gpu-a"), ("node1", "gpu-b"), ("node2", "gpu-a")])
+    with pytest.raises(UserError, match=r"3 processes, but only 2 GPUs .*CUDA_VISIBLE_DEVICES"):
+        distributed._refuse_shared_gpus([("node1", "gpu-a"), ("node1", "gpu-b"), ("node1", "gpu-a")])

@@ -155,3 +155,38 @@ def test_training_and_scores_run_under_torchrun(folder):
     assert {path.name for path in (run / "Model").iterdir()} == {
         "netG_epoch_1.pth", "netG_best.pth", "netD0.pth", "netD1.pth",
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> dict:
+    """What two processes made in ``small_worker.py``."""
+    path = tmp_path_factory.mktemp("small") / "results.pt"
+    finished = launch(2, str(HERE / "small_worker.py"), str(path))
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return torch.load(path, weights_only=False)
+
+
+def test_the_others_wait_for_a_download_longer_than_for_anything_else(small):
+    assert all(4 <= seconds < 20 for seconds in small["waited"])
+
+
+def test_what_is_gathered_gets_the_sum_of_all_processes_gradients(small):
+    weights = torch.arange(12.0).view(3, 4)
+    expected = (weights + weights**2).T
+    assert torch.equal(torch.cat(small["gradients"]), expected)
+
+
+def test_batch_norms_of_one_process_each_have_one_average(small):
+    """The numbers 1 to 4 and 5 to 8: means 2.5 and 6.5, variances 5/3 in both."""
+    first, second = small["own"]
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    torch.testing.assert_close(first["1.running_mean"], torch.full((2,), 0.1 * 4.5))
+    torch.testing.assert_close(first["1.running_var"], torch.full((2,), 0.9 + 0.1 * 5 / 3))
+
+
+@pytest.mark.parametrize(("name", "count"), [("synchronised", 8), ("one value each", 2)])
+def test_a_synchronised_batch_norm_has_the_statistics_of_all_numbers(small, name, count):
+    numbers = torch.arange(1.0, count + 1)
+    for state in small[name]:
+        torch.testing.assert_close(state["1.running_mean"], torch.full((2,), 0.1 * numbers.mean().item()))
+        torch.testing.assert_close(state["1.running_var"], torch.full((2,), 0.9 + 0.1 * numbers.var().item()))

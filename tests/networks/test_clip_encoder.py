@@ -143,6 +143,36 @@ def test_a_longer_caption_is_cut_at_its_end(encoder):
     assert encoder.tokenize.words_of(tokens[0])[-1] == "blue"
 
 
+def test_tokens_are_as_long_as_the_longest_of_the_captions(encoder):
+    for captions in (CAPTIONS, CAPTIONS[:2], CAPTIONS[1:2]):
+        tokens = encoder.tokenize(captions)
+        lengths = [len(encoder.tokenize.words_of(row)) + 2 for row in tokens]
+        assert tokens.shape == (len(captions), max(lengths))
+        for row, length in zip(tokens, lengths, strict=True):
+            assert row.argmax() == length - 1 and not row[length:].any()
+    more = torch.nn.functional.pad(tokens, (0, 5))  # columns of padding beyond
+    assert torch.allclose(encoder.encode_text(more).sentence, encoder.encode_text(tokens).sentence, atol=1e-6)
+    assert encoder.encode_text(more).word_mask.sum() == tokens.shape[1] - 2
+
+
+@pytest.mark.parametrize("function", ["encode_text", "encode_image"])
+def test_matrices_stored_in_16_bits_give_the_numbers_that_autocast_gives(tmp_path, function):
+    torch.manual_seed(2)
+    encoder = build_encoder(model_file(tmp_path), "", words_num=12).freeze()
+    stored = copy.deepcopy(encoder).store_matrices_in(torch.bfloat16)
+    low = {name for name, weight in stored.named_parameters() if weight.dtype == torch.bfloat16}
+    assert {"clip.visual.proj", "clip.text_projection", "region_projection.weight"} < low
+    assert not any("ln_" in name or "embedding" in name for name in low)
+    inputs = encoder.tokenize(CAPTIONS) if function == "encode_text" else torch.rand(3, 3, 48, 48) * 2 - 1
+    inputs = inputs.requires_grad_() if function == "encode_image" else inputs
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, ours = getattr(encoder, function)(inputs), getattr(stored, function)(inputs)
+    assert all(map(torch.equal, ours, expected))
+    if function == "encode_image":
+        gradients = [torch.autograd.grad(out.image.square().sum(), inputs)[0] for out in (expected, ours)]
+        assert torch.equal(*gradients)
+
+
 def test_a_caption_without_words_is_refused(encoder):
     with pytest.raises(UserError, match="has no words"):
         encoder.tokenize(["a bird", " "])

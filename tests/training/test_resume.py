@@ -193,6 +193,24 @@ def test_a_finished_run_has_nothing_left_to_do(runs):
     assert_same_run(runs.whole["gan"], run)
 
 
+def test_a_run_that_is_made_longer_repeats_no_step(runs, script):
+    """Its only state is that of its last step, in the middle of an epoch."""
+    settings = "TRAIN.MAX_STEPS=6", "TRAIN.STATE_INTERVAL=0"
+    script("main.py").main([*runs.arguments("gan", "longer"), *settings])
+    run = runs.run_folder("gan", "longer")
+    assert [path.name for path in (run / "State").iterdir()] == ["step_00000006.pt"]
+    seen, step = [], Progress.step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "step", lambda self, now, *a, **k: seen.append(now) or step(self, now, *a, **k))
+        arguments = runs.arguments("gan", "longer", "--resume", str(run))
+        script("main.py").main([*arguments, "TRAIN.MAX_STEPS=10", settings[1]])
+    assert seen == [7, 8, 9, 10]
+    for name in ("netG_epoch_3.pth", "netD0.pth", "netD1.pth"):
+        paths = [folder / "Model" / name for folder in (run, runs.whole["gan"])]
+        a, b = (torch.load(path, weights_only=True)["weights"] for path in paths)
+        assert all(torch.equal(a[key], b[key]) for key in a), name
+
+
 def test_a_changed_key_is_refused_by_name_unless_it_is_said_again(runs, script):
     run = runs.run_folder("gan", "changed")
     shutil.copytree(runs.whole["gan"], run)

@@ -1,14 +1,8 @@
-"""The parts of the training loops: schedule, running average, progress file."""
-
-import json
-from pathlib import Path
+"""The schedule of pretraining and the running average of GAN training."""
 
 import pytest
 import torch
 
-from clipgan.errors import UserError
-from clipgan.machine.precision import Precision, has_bf16
-from clipgan.runs.progress import Progress
 from clipgan.training.damsm_loop import one_cycle
 from clipgan.training.ema import EMA
 
@@ -65,42 +59,3 @@ def test_decay_zero_copies_and_buffers_are_averaged():
     average.update(network)
     assert average.network.running_mean.item() == 4.0
     assert average.network.num_batches_tracked.item() == 5
-
-
-def test_progress_writes_means_over_the_steps_between_two_lines(tmp_path):
-    progress = Progress(tmp_path / "metrics.jsonl", 5, "test", every=2)
-    for step in range(1, 6):
-        progress.step(step, 1, {"loss": torch.tensor(float(step))}, shown=("loss",))
-    progress.write("eval", 5, 1, {"r1": 0.5})
-    progress.close()
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["kind"], line["step"]) for line in lines] == [("train", 2), ("train", 4), ("train", 5), ("eval", 5)]
-    assert [line["loss"] for line in lines[:3]] == [1.5, 3.5, 5.0]
-
-
-def test_fp16_on_a_cpu_is_refused():
-    with pytest.raises(UserError, match="fp16 needs CUDA"):
-        Precision("fp16", torch.device("cpu"))
-
-
-@pytest.mark.parametrize(
-    ("name", "bf16", "dtype", "said"),
-    [
-        ("fp32", True, torch.float32, "fp32"),
-        ("bf16", True, torch.bfloat16, "bf16"),
-        ("bf16", False, torch.float32, "fp32 (bf16 would be slower: this cpu emulates it)"),
-    ],
-)
-def test_bf16_computes_in_bf16_only_where_the_processor_has_it(monkeypatch, name, bf16, dtype, said):
-    monkeypatch.setattr("clipgan.machine.precision.has_bf16", lambda device: bf16)
-    precision = Precision(name, torch.device("cpu"))
-    with precision.autocast():
-        assert torch.nn.Linear(4, 4)(torch.randn(2, 4)).dtype == dtype
-    assert str(precision) == said
-
-
-@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="reads Linux's list of a processor's instructions")
-def test_bf16_is_used_on_cpus_that_list_it():
-    flags = Path("/proc/cpuinfo").read_text().split()
-    listed = any(flag in flags for flag in ("avx512_bf16", "bf16"))  # x86, ARM
-    assert has_bf16(torch.device("cpu")) == listed
