@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from fake_cuda import fake_cuda
+from torch import nn
 
 from clipgan.errors import UserError
 from clipgan.machine import distributed
-from clipgan.machine.device import choose_device
+from clipgan.machine.device import choose_device, fastest_layout
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, "no CUDA device"), (1, "one CUDA device"), (2, "0 to 1")])
@@ -41,3 +43,25 @@ def test_two_processes_on_one_gpu_are_refused():
     distributed._refuse_shared_gpus([("node1", "gpu-a"), ("node1", "gpu-b"), ("node2", "gpu-a")])
     with pytest.raises(UserError, match=r"3 processes, but only 2 GPUs .*CUDA_VISIBLE_DEVICES"):
         distributed._refuse_shared_gpus([("node1", "gpu-a"), ("node1", "gpu-b"), ("node1", "gpu-a")])
+
+
+def test_on_cuda_batch_norms_are_synchronised_by_pytorchs_own(monkeypatch):
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    with fake_cuda():
+        network = distributed.synchronise_batch_norm(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
+    assert isinstance(network[1], nn.SyncBatchNorm)
+    network = distributed.synchronise_batch_norm(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
+    assert isinstance(network[1], distributed.GlooBatchNorm)
+
+
+@pytest.mark.parametrize(
+    ("device", "low", "expected"),
+    [
+        ("cuda", None, torch.preserve_format),
+        ("cuda", torch.bfloat16, torch.channels_last),
+        ("cpu", None, torch.channels_last),
+        ("cpu", torch.bfloat16, torch.channels_last),
+    ],
+)
+def test_convolutions_are_channels_last_on_cpus_and_on_cuda_in_16_bits(device, low, expected):
+    assert fastest_layout(torch.device(device), low) == expected

@@ -50,15 +50,21 @@ def choose_device(gpu: int | None, use_cuda: bool = True) -> torch.device:
 
 
 def place(network: Network, device: torch.device, low: torch.dtype | None = None) -> Network:
-    """Move a convolutional network to ``device``, its weights in the layout that convolutions are fastest in there.
+    """Move a convolutional network to ``device``, its weights in the :func:`fastest_layout`.
 
-    Channels-last is up to a third faster on a CPU; on CUDA, tensor cores compute in it where ``low``, the type that the
-    network computes in, has 16 bits. Features take their layout from the weights. No number changes but for rounding.
+    Features take their layout from the weights. No number changes but for rounding.
     """
-    network = network.to(device)
-    if low if device.type == "cuda" else door.fast_forms_are_on():
-        network = network.to(memory_format=torch.channels_last)
-    return network
+    return network.to(device).to(memory_format=fastest_layout(device, low))
+
+
+def fastest_layout(device: torch.device, low: torch.dtype | None) -> torch.memory_format:
+    """The layout in which convolutions are fastest.
+
+    Channels-last is up to a third faster on a CPU. On CUDA, tensor cores compute in it where ``low``, the type that the
+    network computes in, has 16 bits.
+    """
+    wanted = low is not None if device.type == "cuda" else door.fast_forms_are_on()
+    return torch.channels_last if wanted else torch.preserve_format
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
