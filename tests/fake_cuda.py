@@ -21,12 +21,19 @@ CUDA = torch.device("cuda")
 
 @contextlib.contextmanager
 def fake_cuda() -> Iterator[None]:
-    """Inside the block every new tensor is a fake one on CUDA, and autocast takes CUDA for present."""
+    """Inside the block every new tensor is a fake one on CUDA, and autocast takes CUDA for present.
+
+    Older releases of PyTorch (2.7) ask the driver even for fake tensors. Where they find none, the test is skipped.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for module in (torch.amp.autocast_mode, torch.cuda.amp.common):
             patch.setattr(module, "amp_definitely_not_available", lambda: False, raising=False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
         with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+            try:
+                torch.empty(3).uniform_()
+            except RuntimeError as error:
+                pytest.skip(f"this PyTorch wants a driver for fake CUDA tensors: {str(error).splitlines()[0]}")
             yield
 
 

@@ -1,4 +1,4 @@
-"""Pictures for people: image grids with captions, and attention sheets. Drawn with Pillow."""
+"""Image grids with captions, and attention sheets, drawn with Pillow."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def save_attention_sheet(
     *,
     cell: int = 96,
 ) -> None:
-    """For every image a row: the image, then for each word the image lit where the word attends.
+    """One row per image: the image, then for each word the image, bright where the word attends.
 
     Args:
         path: the PNG to write.
@@ -91,7 +91,7 @@ def save_attention_sheet(
 
 
 def _lit(picture: Image.Image, heat: Tensor, cell: int) -> Image.Image:
-    """The picture, dark where ``heat`` [h, w] is low and reddened where it is high."""
+    """The picture, dark where ``heat`` [h, w] is low and red where it is high."""
     heat = heat.detach().float().cpu()[None, None]
     heat = F.interpolate(heat, size=(cell, cell), mode="bilinear", align_corners=False)[0, 0]
     heat = (heat / heat.max().clamp_min(1e-12)).clamp(0, 1).numpy()[..., None]
@@ -119,7 +119,7 @@ def _write(sheet: Image.Image, path: str | Path) -> None:
 
 
 def first_of_each_class(class_ids: Sequence[int], count: int) -> list[int]:
-    """Places of ``count`` examples spread over the classes, for pictures that show variety."""
+    """Indices of ``count`` examples spread over the classes, so that a grid shows variety."""
     seen: set[int] = set()
     first = [i for i, c in enumerate(class_ids) if not (c in seen or seen.add(c))]
     rest = [i for i in range(len(class_ids)) if i not in set(first)]

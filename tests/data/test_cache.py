@@ -1,4 +1,4 @@
-"""The image cache: the same items as without it, rebuilt when a source changed, whole or not there."""
+"""The image cache gives the same items as the image files, notices changed files, and is never left incomplete."""
 
 import dataclasses
 import os
@@ -23,7 +23,7 @@ from clipgan.errors import UserError
 
 SIZES = [16, 32]
 PREPARATION = Preparation(size=32, crop_scale=76 / 64, box_crop=True)
-# Name, mode, size and box: whole, clipped by one edge, by all edges, inside, and upscaled from below the crop's size
+# Name, mode, size and box. The boxes: none, clipped by one edge, by all edges, inside, and smaller than the crop
 SOURCES = [
     ("wide.jpg", "RGB", (90, 60), None),
     ("edge.jpg", "RGB", (80, 70), (60.0, 10.0, 30.0, 20.0)),
@@ -80,7 +80,7 @@ def test_items_are_the_same_bit_for_bit_with_and_without_the_cache(examples, fol
     cache = build(examples, folder, dataclasses.replace(PREPARATION, box_crop=box_crop))
     options = {"train": train, "box_crop": box_crop}
     assert same_items(make_dataset(examples, cache, **options), make_dataset(examples, **options), epochs=8)
-    assert len({cache[i].shape for i in range(len(examples))}) > 2  # of different shapes, the shorter side 38
+    assert len({cache[i].shape for i in range(len(examples))}) > 2  # several shapes, all with the shorter side 38
     assert {min(cache[i].shape[:2]) for i in range(len(examples))} == {38}
 
 
@@ -95,7 +95,7 @@ def test_a_second_run_does_not_read_the_sources(examples, folder):
 
 
 @pytest.mark.parametrize("change", ["time", "size"])
-def test_a_changed_source_is_seen_and_said(examples, folder, capsys, change):
+def test_a_changed_source_image_is_reported_and_the_cache_is_built_again(examples, folder, capsys, change):
     build(examples, folder)
     source = examples[4].image
     before = source.stat()
@@ -112,16 +112,16 @@ def test_a_changed_source_is_seen_and_said(examples, folder, capsys, change):
     assert capsys.readouterr().out == ""
 
 
-def test_a_source_that_is_gone_is_named(examples, folder):
+def test_a_missing_source_image_is_named(examples, folder):
     build(examples, folder)
     examples[2].image.unlink()
     with pytest.raises(UserError, match=r"beyond\.png: no such image$"):
         build(examples, folder)
 
 
-def test_a_build_that_fails_half_way_leaves_nothing(examples, folder):
+def test_a_build_that_fails_half_way_leaves_no_file(examples, folder):
     many = [dataclasses.replace(examples[0], key=str(i)) for i in range(70)]
-    many[46] = dataclasses.replace(examples[1], box=(900.0, 0.0, 10.0, 10.0))  # not one of the sample for the space
+    many[46] = dataclasses.replace(examples[1], box=(900.0, 0.0, 10.0, 10.0))  # not in the sample for the space
     with pytest.raises(UserError, match=r"edge\.jpg: the box"):
         build(many, folder)
     assert list(folder.iterdir()) == []
@@ -133,7 +133,7 @@ def test_a_build_that_fails_half_way_leaves_nothing(examples, folder):
 
 
 @pytest.mark.parametrize("keep", [0, 10, -1, -30, -2000])
-def test_a_file_that_is_not_whole_is_built_again(examples, folder, capsys, keep):
+def test_an_incomplete_cache_file_is_built_again(examples, folder, capsys, keep):
     path = build(examples, folder).path
     whole = path.read_bytes()
     path.write_bytes(whole[:keep])
@@ -160,7 +160,7 @@ def test_other_settings_and_other_examples_get_files_of_their_own(examples, fold
     assert paths[1].name.startswith("noise_16px_")
 
 
-def test_a_dataset_refuses_a_cache_of_something_else(examples, folder):
+def test_a_dataset_refuses_a_cache_of_other_images_or_another_preparation(examples, folder):
     for wrong in (
         build(examples, folder, dataclasses.replace(PREPARATION, crop_scale=1.5)),
         build(examples[:-1], folder),
@@ -170,7 +170,7 @@ def test_a_dataset_refuses_a_cache_of_something_else(examples, folder):
 
 
 @pytest.mark.parametrize("mapped", [False, True])
-def test_two_workers_read_it_whether_or_not_the_main_process_has(examples, folder, mapped):
+def test_two_workers_read_the_cache_whether_or_not_the_main_process_has_read_it(examples, folder, mapped):
     cache = build(examples, folder)
     if mapped:
         cache[0]
@@ -183,7 +183,7 @@ def test_two_workers_read_it_whether_or_not_the_main_process_has(examples, folde
         assert first.keys == second.keys and all(map(torch.equal, first.images, second.images))
 
 
-def test_only_the_name_is_pickled(examples, folder):
+def test_a_pickled_dataset_holds_no_cached_pixels(examples, folder):
     dataset = make_dataset(examples, build(examples, folder))
     before = pickle.dumps(dataset)
     expected = dataset[0, 3].images
@@ -204,7 +204,7 @@ def test_many_threads_do_not_write_into_each_others_images(examples, folder):
     assert all(cache[i].tobytes() == expected[i % 4] for i in range(160))
 
 
-def test_builds_at_once_do_not_disturb_each_other(examples, folder):
+def test_simultaneous_builds_do_not_disturb_each_other(examples, folder):
     caches = []
     threads = [threading.Thread(target=lambda: caches.append(build(examples, folder))) for _ in range(4)]
     for thread in threads:
@@ -215,7 +215,7 @@ def test_builds_at_once_do_not_disturb_each_other(examples, folder):
     assert all(same_items(make_dataset(examples, cache), make_dataset(examples)) for cache in caches)
 
 
-def test_too_little_room_is_found_before_building(examples, folder, monkeypatch):
+def test_too_little_disk_space_is_refused_before_building(examples, folder, monkeypatch):
     many = [dataclasses.replace(examples[0], key=str(i)) for i in range(500)]  # 57 x 38 each: 3.249 MB
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3_240_000))
     with pytest.raises(UserError, match=r"of 500 images needs about 3 MB, but 3 MB are free: make room"):
@@ -225,20 +225,20 @@ def test_too_little_room_is_found_before_building(examples, folder, monkeypatch)
     build(many, folder)
 
 
-def test_a_folder_that_cannot_be_written_is_one_clear_line(examples, tmp_path):
+def test_a_folder_that_cannot_be_written_is_a_user_error(examples, tmp_path):
     (tmp_path / "output").write_text("a file")
     with pytest.raises(UserError, match=r"output/cache/noise_32px_\w+\.images: cannot be written \(.*DATA\.CACHE"):
         build(examples, tmp_path / "output" / "cache")
 
 
-def test_a_file_that_is_removed_during_the_run_is_one_clear_line(examples, folder):
+def test_a_cache_file_that_is_removed_during_the_run_is_a_user_error(examples, folder):
     cache = build(examples, folder)
     cache.path.unlink()
     with pytest.raises(UserError, match=r"removed or damaged since this run began"):
         make_dataset(examples, cache)[0, 0]
 
 
-def test_what_a_killed_build_left_is_removed_and_what_another_writes_is_not(examples, folder):
+def test_old_unfinished_files_are_removed_and_recent_ones_are_kept(examples, folder):
     path = build(examples, folder).path
     path.unlink()
     old, young = (folder / f".{path.name}.{number}.tmp" for number in (1, 2))
@@ -262,11 +262,11 @@ def test_a_config_keeps_the_cache_in_its_output_folder(toy_birds, tmp_path):
     assert sorted(toy_birds.rglob("*")) == sources
     dataset = training_set(config, examples, SIZES, tokenize)
     path.unlink()
-    with pytest.raises(UserError, match="removed"):  # so that is where its images come from
+    with pytest.raises(UserError, match="removed"):  # so its images come from this file
         dataset[0, 0]
 
 
-def test_images_travel_as_bytes_and_become_floats_where_they_are_used(examples):
+def test_a_batch_holds_bytes_and_converts_them_to_floats_when_read(examples):
     sampler = EpochBatchSampler(len(examples), 3, seed=1)
     batch = next(iter(make_loader(make_dataset(examples), sampler, 1, torch.device("cpu"))))
     assert all(pixels.dtype == torch.uint8 for pixels in batch.pixels)

@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def tokenize(captions: list[str]) -> torch.Tensor:
-    """As many tokens as there are words: enough to tell captions apart."""
+    """One token per word, padded to 20: enough to tell captions apart."""
     rows = [[sum(map(ord, word)) for word in caption.split()] for caption in captions]
     return torch.tensor([(row + [0] * 20)[:20] for row in rows])
 
@@ -51,7 +51,7 @@ def test_an_item_holds_its_images_and_two_different_captions_with_their_tokens(e
         assert torch.equal(item.tokens, tokenize([first, second]))
 
 
-def test_every_caption_gets_its_turn(examples):
+def test_every_caption_is_drawn_in_some_epoch(examples):
     dataset = make_dataset(examples)
     for place in (0, 1):
         assert {dataset[epoch, 0].captions[place] for epoch in range(80)} == set(examples[0].captions)
@@ -78,7 +78,7 @@ def test_evaluation_items_are_the_same_in_every_epoch_and_show_captions_0_and_1(
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_a_single_caption_serves_twice(examples, train):
+def test_an_only_caption_is_given_twice(examples, train):
     single = [dataclasses.replace(examples[0], captions=("a red bird",))]
     assert make_dataset(single, train=train)[0, 0].captions == ("a red bird", "a red bird")
 
@@ -97,7 +97,7 @@ def test_the_loader_gives_the_same_batches_for_any_number_of_workers(examples):
         sampler = EpochBatchSampler(len(examples), 6, seed=7)
         loader = make_loader(make_dataset(examples), sampler, workers, CPU)
         batches[workers] = []
-        for epoch in (0, 1):  # persistent workers must hear of the new epoch
+        for epoch in (0, 1):  # persistent workers must get the new epoch
             sampler.set_epoch(epoch)
             batches[workers] += list(loader)
     assert len(batches[0]) == len(batches[2]) == 12
@@ -128,7 +128,7 @@ def test_tokens_are_padded_to_the_longest_caption_of_the_batch(examples):
             assert torch.equal(torch.cat(batch.tokens), both)
 
 
-def test_a_batch_moves_as_a_whole(examples):
+def test_all_tensors_of_a_batch_move_to_the_device(examples):
     batch = collate([make_dataset(examples)[0, i] for i in range(3)])
     moved = batch.to("meta")
     tensors = [*moved.images, *moved.tokens, moved.class_ids, moved.indices]
@@ -138,7 +138,7 @@ def test_a_batch_moves_as_a_whole(examples):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_image_is_one_clear_line_from_any_process(examples, tmp_path, workers):
+def test_an_unreadable_image_is_a_one_line_error_from_any_process(examples, tmp_path, workers):
     broken = [dataclasses.replace(examples[0], image=tmp_path / "gone.jpg")]
     loader = make_loader(make_dataset(broken), EpochBatchSampler(1, 1, seed=1), workers, CPU)
     with pytest.raises(UserError, match=r"gone\.jpg: no such image$") as caught:
@@ -185,7 +185,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused():
         EpochBatchSampler(100, 10, seed=1, rank=0, world_size=4)
 
 
-def test_a_resumed_epoch_gives_the_batches_that_were_left():
+def test_a_resumed_epoch_gives_the_remaining_batches():
     sampler = EpochBatchSampler(20, 3, seed=3)
     sampler.set_epoch(4)
     whole = indices(sampler)

@@ -23,7 +23,7 @@ def write(path, text):
 
 @pytest.fixture
 def birds(tmp_path):
-    """Metadata in the birds layout; the images are not there, and nobody should look for them."""
+    """Metadata in the birds layout. There are no images, because the readers must not open them."""
     root = tmp_path / "birds"
     for split, names in NAMES.items():
         dump(root / split / "filenames.pickle", names)
@@ -63,7 +63,7 @@ def test_birds_come_with_image_key_captions_class_and_box(birds, name):
     assert (owl.key, owl.class_id, owl.captions) == ("002.Owl/Owl_1", 2, ("owl one", "owl two"))
 
 
-def test_an_image_with_few_captions_keeps_those_it_has_and_shifts_nobody_elses(birds):
+def test_an_image_with_few_captions_keeps_them_and_others_keep_theirs(birds):
     write(birds / "text/001.Auk/Auk_1.txt", "only one\n")
     first, second = read(birds, count=3)
     assert first.captions == ("only one",)
@@ -94,7 +94,7 @@ def test_a_caption_file_that_is_missing_or_holds_nothing_is_named(birds, text):
         ("text", "captions"),
     ],
 )
-def test_what_is_missing_from_the_birds_is_named(birds, missing, named):
+def test_a_missing_file_of_the_birds_layout_is_named(birds, missing, named):
     path = birds / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(UserError, match=named):
@@ -140,7 +140,7 @@ def test_the_same_name_twice_is_refused(birds):
 
 
 @pytest.mark.parametrize("name", ["coco", "my_own"])
-def test_coco_images_lie_in_the_folder_their_name_tells(coco, name):
+def test_coco_images_are_found_in_the_folder_that_their_name_contains(coco, name):
     first, second = read(coco, name=name)
     assert first.image == coco / "train2014/COCO_train2014_000000000009.jpg"
     assert (first.class_id, second.class_id) == (0, 1)
@@ -150,12 +150,12 @@ def test_coco_images_lie_in_the_folder_their_name_tells(coco, name):
     assert test.image == coco / "val2014/COCO_val2014_000000000042.jpg"
 
 
-def test_coco_images_all_in_one_folder(coco):
+def test_coco_images_may_all_lie_in_one_folder(coco):
     (coco / "images").mkdir()
     assert read(coco, "test", "coco")[0].image == coco / "images/COCO_val2014_000000000042.jpg"
 
 
-def test_caption_pickle_serves_where_there_is_no_text_folder(coco):
+def test_the_caption_pickle_is_read_if_there_is_no_text_folder(coco):
     shutil.rmtree(coco / "text")
     words = dict(enumerate(["<end>", "a", "dog", "cat"]))
     dump(coco / "captions.pickle", [[[1, 2], [1, 3], [2], [3]], [[3], [2]], words, {}])
@@ -224,7 +224,7 @@ def test_example_captions_come_by_name_in_the_order_of_the_list(tmp_path):
     "listing, complaint",
     [(None, r"example_filenames\.txt: no such"), ("\n", "empty"), ("text/none", r"text/none\.txt"), ("../x", "within")],
 )
-def test_what_is_wrong_with_the_example_captions_is_named(tmp_path, listing, complaint):
+def test_a_fault_in_the_example_captions_is_named(tmp_path, listing, complaint):
     if listing is not None:
         write(tmp_path / "example_filenames.txt", listing)
     with pytest.raises(UserError, match=complaint):

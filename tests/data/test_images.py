@@ -25,7 +25,7 @@ def map_of_places(width: int, height: int) -> Image.Image:
 
 
 def corners(image: Image.Image) -> tuple[int, int, int, int]:
-    """The left, upper, right and lower place that a cut from a map of places shows."""
+    """The left, upper, right and lower place that a crop of a map of places shows."""
     return *image.getpixel((0, 0))[:2], *image.getpixel((image.width - 1, image.height - 1))[:2]
 
 
@@ -79,8 +79,8 @@ def test_a_box_that_holds_nothing_of_the_image_is_refused_with_both_their_sizes(
         crop_to_box(map_of_places(100, 80), box)
 
 
-def test_a_pyramid_is_pillows():
-    """Antialiased bilinear resizing, halved and quartered level for level."""
+def test_a_pyramid_equals_pillows_resizing():
+    """Halves and quarters equal Pillow's antialiased bilinear resizing; other sizes may differ by one level."""
     allowed = 0 if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else 1
     noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((96, 96), Image.Resampling.BICUBIC)
@@ -98,13 +98,13 @@ def test_a_pyramid_is_smallest_first_and_keeps_the_colour():
         assert image.std() > 0.8 and image[0].std() == 0
 
 
-def test_shrinking_averages_rather_than_picks():
+def test_shrinking_averages_the_pixels():
     board = Image.fromarray(np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255).convert("RGB")
     (small,) = pyramid(to_pixels(board), [16])
     assert small[:, 2:-2, 2:-2].abs().max() < 0.1
 
 
-def test_an_evaluation_image_is_the_middle():
+def test_an_evaluation_image_is_the_centre_crop():
     # 76 x 152 is 76/64 of 64 already: nothing is resampled; 6 = (76 − 64) / 2 and 44 = (152 − 64) / 2
     (image,) = prepare_image(map_of_places(76, 152), None, [64])
     assert places(image) == (6, 44, 69, 107)

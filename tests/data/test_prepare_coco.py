@@ -55,7 +55,7 @@ def test_the_official_files_become_a_data_set_that_the_reader_reads(prepare_coco
     assert names == ["COCO_val2014_000000000020"]
 
 
-def test_doing_it_again_changes_nothing(prepare_coco, coco):
+def test_preparing_twice_changes_no_file(prepare_coco, coco):
     prepare_coco.main(["--data_dir", str(coco)])
     before = {path: path.read_bytes() for path in coco.rglob("*") if path.is_file()}
     prepare_coco.main(["--data_dir", str(coco)])
@@ -77,7 +77,7 @@ def test_missing_images_are_counted_before_anything_is_written(prepare_coco, coc
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"images": [{"id": 1}], "annotations": []}'])
-def test_a_missing_or_foreign_caption_file_is_named(prepare_coco, coco, content):
+def test_a_missing_or_invalid_caption_file_is_named(prepare_coco, coco, content):
     path = coco / "annotations/captions_val2014.json"
     path.unlink()
     if content is not None:

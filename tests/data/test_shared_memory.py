@@ -1,4 +1,4 @@
-"""A loader's workers fit the shared memory that there is."""
+"""The workers of a loader are limited by the free shared memory."""
 
 from types import SimpleNamespace
 
@@ -27,7 +27,7 @@ def free(monkeypatch, tmp_path):
     ("megabytes", "expected"),
     [(1000, (4, 4)), (64, (4, 1)), (150, (4, 2)), (40, (2, 1)), (20, (0, 1)), (1, (0, 1))],
 )
-def test_what_the_workers_hold_fits_half_of_it(free, capsys, megabytes, expected):
+def test_the_workers_batches_fit_half_of_the_free_memory(free, capsys, megabytes, expected):
     free(megabytes * MB)
     workers, ahead = fit_workers(4, 4, 6 * MB)
     assert (workers, ahead) == expected
@@ -38,13 +38,13 @@ def test_what_the_workers_hold_fits_half_of_it(free, capsys, megabytes, expected
         assert f"{megabytes} MB free" in said and f"{workers} instead of 4 workers" in said and "--shm-size" in said
 
 
-def test_the_processes_of_a_machine_share_it(free, monkeypatch):
+def test_the_processes_of_a_machine_share_the_free_memory(free, monkeypatch):
     free(1000 * MB)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert fit_workers(4, 4, 6 * MB) == (4, 2)
 
 
-def test_other_systems_have_no_limit(monkeypatch, tmp_path):
+def test_systems_without_dev_shm_have_no_limit(monkeypatch, tmp_path):
     monkeypatch.setattr(shared_memory, "_SHARED", tmp_path / "none")
     assert fit_workers(4, 4, 10**15) == (4, 4)
 

@@ -69,7 +69,7 @@ def test_captions_are_short_enough_to_stay_whole_and_worded_in_many_ways():
     assert max(len(caption.split()) for caption in captions) <= 18
 
 
-def test_test_images_show_new_combinations_of_familiar_values():
+def test_test_images_show_new_combinations_of_colours_seen_in_training():
     train, test = toy.split_combinations(400, np.random.default_rng(0))
     assert not set(train) & set(test)
     assert len(set(test)) == 40 and len(set(train)) == 104
@@ -92,7 +92,7 @@ def test_a_class_is_a_combination_of_colours_and_size(many):
             colours.setdefault(split, set()).add(tuple(scene[name] for name in ("body", "wing", "head", "background")))
     assert not colours["train"] & colours["test"] and len(colours["test"]) == 40
     assert len({tuple(scene.values()) for scene in of_class.values()}) == len(of_class)
-    assert len(ids["test"]) > 70 and max(ids["test"].values()) <= 10  # retrieval among 100 means something
+    assert len(ids["test"]) > 70 and max(ids["test"].values()) <= 10  # enough classes for retrieval among 100
 
 
 def test_the_palette_is_well_separated():
@@ -115,7 +115,7 @@ def test_the_box_is_tight_around_the_bird(scale, beak):
     assert np.abs(np.subtract(found, (x, y, x + width, y + height))).max() < 2.5
 
 
-def test_pickles_are_of_the_protocol_that_old_readers_know(tmp_path):
+def test_pickles_use_protocol_2_for_old_readers(tmp_path):
     root = draw(tmp_path / "toy")
     for path in root.rglob("*.pickle"):
         assert next(pickletools.genops(path.read_bytes()))[1] == 2
@@ -127,7 +127,7 @@ def test_the_jpegs_keep_their_colour_resolution(toy_birds):
         assert {component[1:3] for component in image.layer} == {(1, 1)}
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
+def test_a_folder_that_is_not_empty_is_refused_and_kept(tmp_path):
     root = draw(tmp_path / "toy")
     before = content(root)
     with pytest.raises(UserError, match="exists already"):
@@ -138,13 +138,13 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"layout": "voc"}, {"train": 0}, {"test": 0}, {"size": 8}])
-def test_what_cannot_be_drawn_is_refused_before_anything_is_written(tmp_path, options):
+def test_invalid_options_are_refused_before_anything_is_written(tmp_path, options):
     with pytest.raises(UserError):
         draw(tmp_path / "toy", **options)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_truth_comes_by_key_and_only_for_toy_data(toy_birds, tmp_path):
+def test_the_truth_is_found_by_key_and_only_for_toy_data(toy_birds, tmp_path):
     truth = read_truth(toy_birds)
     example = read_examples(toy_birds, "test", "birds", captions_per_image=1)[0]
     scene = truth[example.key]

@@ -26,7 +26,7 @@ def scenes(tmp_path_factory):
 
 
 def blurred(images, sigma):
-    """Gaussian blur, borders replicated: a row and a column filter, as one wide kernel would take seconds."""
+    """Gaussian blur, borders replicated. Row and column are filtered apart: one square kernel would take seconds."""
     reach = int(3 * sigma + 1)
     kernel = torch.exp(-torch.arange(-reach, reach + 1.0).square() / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
@@ -75,18 +75,18 @@ def test_drawings_survive_jpeg_and_shrinking_and_growing(scenes, tmp_path):
 
 
 @pytest.mark.parametrize("sigma", [0.7, 1.0, 1.3])
-def test_a_generators_softness_does_no_harm(scenes, sigma):
+def test_soft_drawings_are_read_nearly_without_error(scenes, sigma):
     small, _, truths = scenes
     assert min(attribute_accuracy(blurred(small, sigma), truths).values()) >= 0.97
 
 
-def test_a_little_noise_does_no_harm(scenes):
+def test_drawings_with_a_little_noise_are_read_nearly_without_error(scenes):
     small, _, truths = scenes
     noise = torch.randn(small.shape, generator=torch.Generator().manual_seed(0))
     assert min(attribute_accuracy(small + 0.15 * noise, truths).values()) >= 0.97
 
 
-def test_a_heavily_blurred_bird_is_none(scenes):
+def test_a_heavily_blurred_bird_is_no_bird(scenes):
     small, large, truths = scenes
     for images in (blurred(small, 4.0), blurred(small, 5.0), blurred(small, 8.0), blurred(large, 10.0)):
         assert attribute_accuracy(images, truths)["mean"] < 0.05
@@ -104,7 +104,7 @@ def test_the_same_pixels_in_other_places_are_no_bird(scenes, size):
     assert attribute_accuracy(shuffled_patches(small, size), truths)["mean"] < 0.05
 
 
-def test_birds_the_wrong_way_round_are_none(scenes):
+def test_mirrored_upside_down_and_shifted_birds_are_no_birds(scenes):
     small, _, truths = scenes
     for images in (small.flip(3), small.flip(2), small.roll(8, 3)):
         assert attribute_accuracy(images, truths)["mean"] < 0.1
@@ -154,7 +154,7 @@ def test_the_right_colours_in_the_wrong_parts_count_as_wrong(scenes):
     assert max(accuracy[part] for part in COLOURED) < 0.05
 
 
-def test_birds_drawn_without_heeding_the_caption_score_chance(scenes):
+def test_birds_that_ignore_their_caption_score_at_chance(scenes):
     _, large, truths = scenes
     others = truths[37:] + truths[:37]
     accuracy = attribute_accuracy(large, others)

@@ -1,4 +1,4 @@
-"""Made-up Inception weights, pictures and a data set, small enough for two cores."""
+"""Random Inception weights, pictures and a small data set, for tests that run on two cores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def random_weights(classes: int, fid: bool) -> tuple[dict[str, torch.Tensor], st
 
 @pytest.fixture(autouse=True)
 def random_weights_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing them takes seconds, and the seed is always the same."""
+    """Keep the random weights: drawing them takes seconds, and the seed never changes."""
 
     def drawn(network: torch.nn.Module) -> tuple[dict[str, torch.Tensor], str]:
         return random_weights(network.fc.out_features, hasattr(network.Mixed_7c, "take_maximum"))
@@ -34,7 +34,7 @@ def random_weights_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def draw_random_weights() -> Callable[..., tuple[dict[str, torch.Tensor], str]]:
-    """The function itself, which is otherwise replaced by its kept result."""
+    """The real ``random_state_dict``; in other tests a function that returns kept weights replaces it."""
     return draw
 
 
@@ -70,9 +70,9 @@ def pictures() -> Callable[..., Path]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> dict[str, Path]:
-    """A config, its data in the birds layout with 6 photographs of 3 species to test on, and an image for each.
+    """A config, a test split of 6 photographs of 3 species in the birds layout, and a generated image for each.
 
-    The images are where ``main.py`` writes those of the config's generator.
+    The generated images are where ``main.py`` writes those of the config's generator.
     """
     data, net_g = tmp_path / "data", tmp_path / "output" / "netG_epoch_1.pth"
     folder = net_g.with_suffix("") / "valid" / "single"

@@ -1,4 +1,4 @@
-"""Folders, the test split and its cached statistics, and the whole FID against pytorch-fid's."""
+"""Features of folders, the test split's cached statistics, and a whole FID that equals pytorch-fid's."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def network(fid_weights):
 
 @pytest.fixture
 def folder(tmp_path, pictures):
-    """7 pictures of several formats, sizes and depths."""
+    """7 pictures of several formats, sizes and folder depths."""
     names = ["b.png", "a.JPG", "sub/c.jpeg", "sub/deep/d.webp", "e.bmp", "sub/f.png", "g.png"]
     for number, name in enumerate(names):
         pictures(tmp_path / "pictures" / name, number, (30 + 10 * (number % 3), 40))
@@ -95,7 +95,7 @@ def test_an_unreadable_image_is_named(folder, network, workers):
 
 
 @pytest.mark.parametrize(("dims", "count"), [(64, 12), (768, 4)])
-def test_fid_of_two_folders_is_pytorch_fids(monkeypatch, tmp_path, pictures, fid_weights, dims, count):
+def test_fid_of_two_folders_equals_pytorch_fids(monkeypatch, tmp_path, pictures, fid_weights, dims, count):
     for name, seed in (("first", 0), ("second", 500)):
         for number in range(count):
             pictures(tmp_path / name / f"{number}.png", seed + number, (36, 28))
@@ -151,7 +151,7 @@ def test_statistics_of_images_that_were_replaced_are_refused(run, network, pictu
         of_split(config, network)
 
 
-def test_other_weights_widths_and_sizes_have_files_of_their_own(run, network, fid_weights):
+def test_other_weights_widths_and_image_sizes_have_files_of_their_own(run, network, fid_weights):
     config = load_config(run["config"])
     other_weights = load_fid_network(str(fid_weights), 64)
     other_weights.provenance = Provenance("elsewhere", "0" * 64)
@@ -164,7 +164,7 @@ def test_other_weights_widths_and_sizes_have_files_of_their_own(run, network, fi
     assert len(paths) == 4
 
 
-def test_written_statistics_are_read_back_by_us_and_by_pytorch_fid(tmp_path):
+def test_written_statistics_are_read_back_here_and_by_pytorch_fid(tmp_path):
     statistics = Statistics(np.arange(3.0), np.diag([1.0, 2.0, 3.0]), 9)
     path = tmp_path / "new" / "statistics.npz"
     write_statistics(path, statistics, {"dims": 3})

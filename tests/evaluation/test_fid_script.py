@@ -46,7 +46,7 @@ def test_generated_images_are_scored_against_the_test_split(main, flags, run, fi
     assert "torch" in report["versions"]
 
 
-def test_the_value_is_the_distance_of_the_two_sides(main, flags, run, fid_weights):
+def test_the_value_is_the_distance_of_generated_and_real_images(main, flags, run, fid_weights):
     main(flags)
     report = json.loads((run["net_g"].with_suffix("") / "valid" / "fid.json").read_text())
     network = load_fid_network(str(fid_weights), 64)
@@ -101,7 +101,7 @@ def test_a_folder_is_scored_against_the_kept_statistics_of_the_split(main, flags
         main(["--path1", str(run["generated"]), "--path2", first["real"]["statistics"], *common, "--dims", "192"])
 
 
-def test_statistics_made_with_random_weights_keep_saying_so(main, flags, run, capsys):
+def test_statistics_made_with_random_weights_are_announced_when_used_again(main, flags, run, capsys):
     main([*flags, "--weights", "random"])
     report = json.loads((run["net_g"].with_suffix("") / "valid" / "fid.json").read_text())
     capsys.readouterr()
@@ -118,7 +118,7 @@ def test_before_any_image_was_generated_the_error_names_the_folder_and_the_comma
     assert f"`python main.py --cfg {run['config']} --gpu -1 --NET_G {missing}`" in message
 
 
-def test_with_a_config_of_training_the_command_switches_to_sampling(main, flags, run, capsys):
+def test_for_a_training_config_the_suggested_command_switches_to_sampling(main, flags, run, capsys):
     text = run["config"].read_text().replace("FLAG: False", "FLAG: True").replace("B_VALIDATION: True", "")
     run["config"].write_text(text)
     with pytest.raises(UserError, match=r"--set SEED=1 TRAIN\.FLAG=False B_VALIDATION=True`"):
@@ -156,7 +156,7 @@ def test_too_few_images_are_refused_with_both_counts(main, flags, run):
         main(flags)
 
 
-def test_a_count_that_the_config_does_not_generate_is_a_warning(main, flags, run, capsys):
+def test_a_number_of_images_that_the_config_does_not_generate_is_a_warning(main, flags, run, capsys):
     list_images(run["generated"])[0].unlink()
     main(flags)
     assert "this config generates 6 images, not the 5" in capsys.readouterr().err
@@ -178,7 +178,7 @@ def test_a_count_that_the_config_does_not_generate_is_a_warning(main, flags, run
         (["--data", "coco", "--batch_size", "0"], "--batch_size must be at least 1"),
     ],
 )
-def test_mistakes_get_one_line_and_status_2(main, capsys, extra, message):
+def test_wrong_flags_give_a_one_line_error_and_exit_status_2(main, capsys, extra, message):
     with pytest.raises(SystemExit) as caught:
         run_script(lambda: main([*extra, "--gpu", "-1"]))
     assert caught.value.code == 2

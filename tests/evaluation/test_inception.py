@@ -1,4 +1,4 @@
-"""The networks against pytorch-fid's and torchvision's with the same random weights; weights files and their errors."""
+"""The networks equal pytorch-fid's and torchvision's with the same weights; weights files and their errors."""
 
 import hashlib
 import urllib.error
@@ -33,7 +33,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "checkpoints"
 
 
-def test_features_are_pytorch_fids_at_all_widths(monkeypatch, fid_weights):
+def test_features_equal_pytorch_fids_at_all_widths(monkeypatch, fid_weights):
     state = torch.load(fid_weights, weights_only=True)
     monkeypatch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *arguments, **options: state)
     peer = pytorch_fid.inception.InceptionV3([0, 1, 2, 3]).eval().double()
@@ -48,11 +48,11 @@ def test_features_are_pytorch_fids_at_all_widths(monkeypatch, fid_weights):
         assert single.dtype == torch.float32
         assert expected.std(dim=0).mean() > 0.05, "the weights tell the images apart"
         torch.testing.assert_close(double, expected, atol=1e-4, rtol=0)
-        # Rounding alone is as large here: pytorch-fid's own features move by 0.6e-4 with the memory format.
+        # Rounding alone is large here: the memory format changes pytorch-fid's own features by 0.6e-4.
         torch.testing.assert_close(single.double(), expected, atol=3e-4, rtol=0)
 
 
-def test_probabilities_are_torchvisions_with_its_own_preprocessing(tmp_path, score_weights):
+def test_probabilities_equal_torchvisions_with_its_own_preprocessing(tmp_path, score_weights):
     peer = Inception3(num_classes=7, aux_logits=True, transform_input=True, init_weights=False).eval()
     missing, unexpected = peer.load_state_dict(torch.load(score_weights, weights_only=True), strict=False)
     assert not unexpected
@@ -101,7 +101,7 @@ def test_random_weights_are_the_same_each_time_whatever_the_global_seed(draw_ran
     assert digest == load_fid_network("random", 64).provenance.sha256
 
 
-def test_random_weights_say_what_they_are():
+def test_random_weights_have_a_notice():
     provenance = load_score_network("random").provenance
     assert provenance.random
     assert "only with itself" in provenance.notice

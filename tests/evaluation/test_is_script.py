@@ -49,7 +49,7 @@ def test_a_folder_needs_no_config_and_random_weights_are_announced(main, run, tm
     assert not (run["generated"].parent / "inception_score.json").exists()
 
 
-def test_what_cannot_be_scored_is_refused_before_any_network_is_made(main, run, tmp_path):
+def test_invalid_requests_are_refused_before_a_network_is_loaded(main, run, tmp_path):
     weights = ["--weights", str(tmp_path / "none.pth"), "--gpu", "-1"]
     with pytest.raises(UserError, match="holds 6 images, fewer than --splits 10"):
         main(["--cfg", str(run["config"]), *weights])

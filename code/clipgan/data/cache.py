@@ -2,12 +2,13 @@
 
 The file, ``<folder>/<dataset>_<S>px_<digest>.images``, is read from its end:
 
-    pixels      uint8, the RGB rows of each image; images differ in size and stand in no particular order
+    pixels      uint8, the RGB rows of each image; images differ in size and are in no particular order
     records     int64 [N, 5]: offset, height and width of each image, size and mtime_ns of its source
     provenance  JSON: whatever else the pixels depend on
     trailer     N, the JSON's length, the magic number
 
-It is written beside its place and renamed when it is whole, so a process sees all of it or nothing.
+It is written under a temporary name in the same folder and renamed when it is complete. So no process reads an
+unfinished file.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ _FORMAT = 1
 _MAGIC = b"clipgan\n"
 _TRAILER = struct.Struct("<QQ8s")
 _RECORD = 5  # numbers of a record
-_SAMPLE = 32  # images that tell how much space all of them need
-_ABANDONED = 3600  # seconds without a write after which an unfinished file is taken for a killed process's
+_SAMPLE = 32  # images from which the space for all of them is estimated
+_ABANDONED = 3600  # seconds without a write after which an unfinished file counts as left by a killed process
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class _Content:
 
 
 class ImageCache:
-    """The prepared images of a list of examples, by their place in it; made by :meth:`of`.
+    """The prepared images of a list of examples, indexed as the list is. Create it with :meth:`of`.
 
-    Each process maps the file when it first asks for an image. Only the file's name is pickled.
+    Each process maps the file when it first reads an image. A pickled cache holds the file's name, not its pixels.
     """
 
     def __init__(self, path: Path, preparation: Preparation, provenance: dict[str, Any]):
@@ -83,17 +84,17 @@ class ImageCache:
     def of(
         examples: Sequence[Example], preparation: Preparation, folder: str | Path, dataset: str, workers: int
     ) -> ImageCache:
-        """The cache of these examples in ``folder``, built if it is not there or if a source has changed since.
+        """The cache of these examples in ``folder``, built if it is missing or if a source image has changed.
 
-        Sources are compared by size and time of change, not read. Other examples or another preparation make a file
-        of another name; a file that is no longer wanted may be deleted at any time between runs.
+        Source images are compared by size and modification time; they are not read. Other examples or another
+        preparation give another file name. Unused files may be deleted at any time between runs.
 
         Args:
             examples: a split, not empty.
             preparation: how to prepare each image.
-            folder: where the file belongs; made if need be.
-            dataset: begins the file's name.
-            workers: threads that build it, at least one.
+            folder: the folder of the file; created if missing.
+            dataset: the first part of the file's name.
+            workers: threads that build the file; at least one is used.
 
         Raises:
             UserError: an image cannot be prepared, the folder cannot be written, or its disk has too little room.
@@ -136,7 +137,7 @@ class ImageCache:
 
 
 def _describe(examples: Sequence[Example], preparation: Preparation) -> dict[str, Any]:
-    """Everything that the images depend on but the content of their sources."""
+    """Everything that the images depend on, except the content of the source images."""
     digest = hashlib.sha256()
     for example in examples:
         box = example.box if preparation.box_crop else None
@@ -144,14 +145,14 @@ def _describe(examples: Sequence[Example], preparation: Preparation) -> dict[str
     return {
         "format": _FORMAT,
         **asdict(preparation),
-        "pillow": PIL.__version__,  # its decoders and its resampling
+        "pillow": PIL.__version__,  # its decoders and its resampling decide the pixels
         "images": len(examples),
         "examples": digest.hexdigest(),
     }
 
 
 def _find_fault(path: Path, provenance: dict[str, Any], examples: Sequence[Example]) -> str:
-    """Why the file there cannot serve; empty if it can."""
+    """Why the existing file cannot be used; an empty string if it can."""
     try:
         content = _read(path)
     except (OSError, ValueError) as error:
@@ -167,7 +168,7 @@ def _find_fault(path: Path, provenance: dict[str, Any], examples: Sequence[Examp
 
 
 def _stamp(source: Path) -> tuple[int, int]:
-    """Size and time of change of a file; (−1, −1), which no file has, where there is none."""
+    """Size in bytes and modification time in ns of a file; (−1, −1) if it does not exist."""
     try:
         status = source.stat()
     except OSError:
@@ -176,7 +177,7 @@ def _stamp(source: Path) -> tuple[int, int]:
 
 
 def _read(path: Path) -> _Content:
-    """Map the file; raises ``OSError`` or ``ValueError`` where it is not a whole one."""
+    """Map the file; raises ``OSError`` or ``ValueError`` if it cannot be read or is incomplete."""
     content = np.asarray(np.memmap(path, np.uint8, "r"))
     if len(content) < _TRAILER.size:
         raise ValueError("it is too short")
@@ -206,7 +207,7 @@ def _build(
             description = json.dumps(provenance).encode()
             file.write(records.tobytes() + description + _TRAILER.pack(len(examples), len(description), _MAGIC))
             file.flush()
-            os.fsync(file.fileno())  # else a power cut could keep the name and lose the pixels
+            os.fsync(file.fileno())  # without this, a power cut could leave the final name without the pixels
         os.replace(unfinished, path)
     except OSError as error:
         raise UserError(
@@ -219,12 +220,12 @@ def _build(
 
 
 def _write_images(file: BinaryIO, examples: Sequence[Example], preparation: Preparation, threads: int) -> np.ndarray:
-    """Append all images, prepared many at a time (Pillow works outside Python's lock); returns their records [N, 5]."""
+    """Append all images; returns their records [N, 5]. Threads help, because Pillow releases Python's global lock."""
     records = np.empty((len(examples), _RECORD), "<i8")
     lock = threading.Lock()
 
     def add(index: int) -> None:
-        stamp = _stamp(examples[index].image)  # before reading: what changes in between is stale, not overlooked
+        stamp = _stamp(examples[index].image)  # before reading, so that a later change is noticed in the next run
         image = preparation.load(examples[index])
         pixels = image.tobytes()
         with lock:
@@ -255,7 +256,7 @@ def _require_space(folder: Path, examples: Sequence[Example], preparation: Prepa
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Delete what processes that were killed left of this file; one that is being written is younger."""
+    """Delete unfinished files of killed processes; a file that is being written now was modified recently."""
     for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - unfinished.stat().st_mtime > _ABANDONED:

@@ -11,18 +11,18 @@ from clipgan.errors import UserError
 
 _WORDS = RegexpTokenizer(r"\w+")
 _PICKLE_SPLITS = {"train": 0, "test": 1}
-_PADDING = "<end>"  # word 0 of the lineage's vocabulary
+_PADDING = "<end>"  # word 0 of AttnGAN's vocabulary
 
 
 def clean_caption(text: str) -> str:
-    """The lineage's cleaning: words only, lower case, ASCII only; U+FFFD, left by a wrong decoding, parts words."""
+    """Clean a caption as AttnGAN does: lower-case ASCII words only. U+FFFD (a decoding error) separates words."""
     words = _WORDS.tokenize(text.replace("\ufffd", " ").lower())
     words = [word.encode("ascii", "ignore").decode("ascii") for word in words]
     return " ".join(word for word in words if word)
 
 
 def prepare_captions(lines: list[str], *, raw: bool, limit: int | None = None) -> tuple[str, ...]:
-    """The first ``limit`` captions that are not empty, cleaned, or (``raw``) as written without outer spaces."""
+    """Clean captions, or only strip their outer spaces (``raw``); returns the first ``limit`` that are not empty."""
     captions: list[str] = []
     for line in lines:
         if limit is not None and len(captions) == limit:
@@ -34,7 +34,7 @@ def prepare_captions(lines: list[str], *, raw: bool, limit: int | None = None) -
 
 
 def read_caption_file(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file, a caption each, as written; bytes that are not UTF-8 become U+FFFD.
+    """The captions of a UTF-8 text file, one per line, as written; bytes that are not UTF-8 become U+FFFD.
 
     Raises:
         UserError: the file is missing or holds no caption.
@@ -52,7 +52,7 @@ def read_caption_file(path: str | Path) -> list[str]:
 
 
 def read_caption_pickle(path: str | Path, split: str, images: int, captions_per_image: int) -> list[list[str]]:
-    """The captions of a split from the lineage's ``captions.pickle``.
+    """The captions of a split from AttnGAN's ``captions.pickle``.
 
     The file is ``[train, test, index to word, word to index]``, a caption is a list of word indices, and each image
     has ``captions_per_image`` consecutive ones.

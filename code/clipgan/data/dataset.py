@@ -26,7 +26,7 @@ from clipgan.machine.distributed import even_share
 
 Tokenize = Callable[[list[str]], Tensor]
 
-_PREFETCH = 4  # batches that each worker prepares ahead: enough to ride out a slow file
+_PREFETCH = 4  # batches that each worker prepares ahead, so that a slow file does not delay training
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Item:
     """One image with two of its captions."""
 
     pixels: list[Tensor]  # uint8 [3, s, s], smallest first
-    tokens: Tensor  # int64 [2, L], of the longer caption
+    tokens: Tensor  # int64 [2, L]; L is the length of the longer caption
     class_id: int
     index: int
     captions: tuple[str, str]
@@ -50,12 +50,12 @@ class Item:
 class Batch:
     """Images, two captions of each, and where they come from.
 
-    The images travel from the workers to the device as bytes, in a quarter of the memory; ``images`` makes floats of
-    them when it is first asked for, on the device where the batch is then.
+    The images travel from the workers to the device as bytes, a quarter of the memory of floats. ``images`` converts
+    them to floats on first use, on the device where the batch is then.
     """
 
     pixels: list[Tensor]  # uint8 [B, 3, s, s], smallest first, channels-last
-    tokens: tuple[Tensor, Tensor]  # int64 [B, L], first and second caption; L is the longest of all
+    tokens: tuple[Tensor, Tensor]  # int64 [B, L], first and second caption; L is the longest length
     class_ids: Tensor  # int64 [B]
     indices: Tensor  # int64 [B], places in the data set
     captions: tuple[list[str], list[str]]
@@ -67,7 +67,7 @@ class Batch:
         return [from_uint8(pixels) for pixels in self.pixels]
 
     def __getstate__(self) -> dict:
-        """Of a batch on the CPU, which a worker sends: to share a small tensor takes longer than to copy its bytes."""
+        """State of a batch on the CPU. Small tensors become NumPy arrays: copying them is faster than sharing."""
         small = {"class_ids": self.class_ids.numpy(), "indices": self.indices.numpy()}
         return vars(self) | small | {"tokens": [tokens.numpy() for tokens in self.tokens]}
 
@@ -109,8 +109,8 @@ class TextImageDataset(Dataset):
         box_crop: cut to the box where an example has one.
         flip: mirror half of the training images.
         crop_scale: see :func:`clipgan.data.images.prepare_image`.
-        train: False: centre crop, no flip, captions 0 and 1.
-        cache: the same examples, cut and resized before; None reads their files each time. The items are the same.
+        train: False gives a centre crop, no flip, and captions 0 and 1.
+        cache: the same examples, cut and resized before; None reads their files each time. The items do not differ.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class TextImageDataset(Dataset):
 
     @property
     def image_bytes(self) -> int:
-        """Of one image in all its sizes, as it travels from a worker."""
+        """Bytes of one image at all its sizes, as a worker sends it."""
         return sum(3 * size * size for size in self._sizes)
 
     def __getitem__(self, address: tuple[int, int]) -> Item:
@@ -171,14 +171,14 @@ class TextImageDataset(Dataset):
         return Item(pixels, self._tokens_of(captions), example.class_id, index, captions, example.key)
 
     def __getitems__(self, addresses: list[tuple[int, int]]) -> list[Item] | UserError:
-        """The items of a batch. A worker process would turn a ``UserError`` into a traceback: hand it over instead."""
+        """The items of a batch, or a ``UserError``: if a worker raised it, the loader would add a traceback to it."""
         try:
             return [self[address] for address in addresses]
         except UserError as error:
             return error
 
     def _tokens_of(self, captions: tuple[str, str]) -> Tensor:
-        """int64 [2, L]; training, which meets each caption again and again, tokenises it once."""
+        """int64 [2, L]. Training uses each caption many times, so it keeps the tokens."""
         if not self._train:
             return self._tokenize(list(captions))
         for caption in captions:
@@ -194,8 +194,8 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         length: number of examples.
         batch_size: of all ranks together; a multiple of ``world_size``.
         seed: not negative.
-        shuffle: False: in order.
-        drop_last: leave out the examples that do not fill a batch (others, each epoch, when shuffling).
+        shuffle: False keeps the order of the examples.
+        drop_last: leave out the examples that do not fill a batch (different ones in each epoch when shuffling).
         rank: this process's number: it gets the ``rank``-th contiguous slice of each batch.
         world_size: number of processes.
 
@@ -214,7 +214,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         world_size: int = 1,
     ):
-        even_share(batch_size, world_size)  # or an error
+        even_share(batch_size, world_size)  # raises if the shares are uneven
         self._length = length
         self._batch_size = batch_size
         self._seed = seed
@@ -227,11 +227,11 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
 
     @property
     def share_size(self) -> int:
-        """Examples of a batch in this process."""
+        """Number of examples of a full batch that this process gets."""
         return self._batch_size // self._world_size
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Choose the epoch that iterating gives from now on, and how many of its batches were done before."""
+        """Choose the epoch that iterating gives from now on, and how many of its first batches to skip."""
         self._epoch = epoch
         self._start_batch = start_batch
 
@@ -253,10 +253,10 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
 
 
 def collate(items: Sequence[Item] | UserError) -> Batch | UserError:
-    """Stack items into a batch; a ``UserError`` passes through, the loader raises it."""
+    """Stack items into a batch; a ``UserError`` is returned as it is, and the loader raises it."""
     if isinstance(items, UserError):
         return items
-    # As long as the longest caption: the host knows it here, and need not ask a GPU later.
+    # Pad to the longest caption here, where its length is known without waiting for a GPU.
     tokens = pad_sequence([item.tokens.T for item in items], batch_first=True)  # [B, L, 2]
     return Batch(
         pixels=[_stack(of_size) for of_size in zip(*(item.pixels for item in items), strict=True)],
@@ -269,14 +269,14 @@ def collate(items: Sequence[Item] | UserError) -> Batch | UserError:
 
 
 def _stack(pixels: Sequence[Tensor]) -> Tensor:
-    """[3, s, s] each → [B, 3, s, s], the colours of a pixel still together in memory."""
+    """Stack images [3, s, s] to [B, 3, s, s] that is channels-last in memory."""
     # In a worker, default_collate stacks straight into the memory that it shares with the main process.
     return default_collate([image.permute(1, 2, 0) for image in pixels]).permute(0, 3, 1, 2)
 
 
 @contextlib.contextmanager
 def _sigterm_held_back() -> Iterator[None]:
-    """This thread takes no SIGTERM in the block; what is started in it holds it back for good, with all its threads."""
+    """Block SIGTERM in this thread; processes that start in the block keep it blocked, in all their threads."""
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         yield
         return
@@ -300,11 +300,11 @@ class _Loader(DataLoader):
 
 
 def _heed_only_the_main_process(_worker: int) -> None:
-    """Whoever ends a job often signals all of its processes; but the run needs its workers to finish a step.
+    """Make a worker ignore SIGINT, and SIGTERM unless the main process sends it.
 
-    A worker ends when the main process asks for it, which at its own end it does by SIGTERM, too. The worker was
-    started with SIGTERM held back; so one thread can take each and see who sent it. Without a main process, anybody
-    may end it.
+    A job's end is often signalled to all of its processes, but the main process needs its workers to finish the step.
+    At its own end it stops them by SIGTERM. The worker starts with SIGTERM blocked, so that one thread can receive
+    each SIGTERM and see its sender. If the main process is gone, a SIGTERM from any process ends the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):  # macOS
@@ -325,8 +325,8 @@ def make_loader(
 ) -> DataLoader:
     """A loader of :class:`Batch`, from lists of (epoch, index) such as ``EpochBatchSampler`` gives.
 
-    Its memory is pinned when it feeds a CUDA device. Its workers live as long as the loader and prepare up to
-    ``_PREFETCH`` batches each ahead of their use, as far as shared memory allows.
+    Batches are pinned if the device is CUDA. The workers live as long as the loader. Each prepares up to ``_PREFETCH``
+    batches ahead, as far as shared memory allows.
     """
     batch_size = batches.share_size if isinstance(batches, EpochBatchSampler) else max(map(len, batches), default=1)
     workers, ahead = fit_workers(workers, _PREFETCH, batch_size * dataset.image_bytes)
@@ -339,5 +339,5 @@ def make_loader(
         persistent_workers=workers > 0,
         prefetch_factor=ahead if workers > 0 else None,
         worker_init_fn=_heed_only_the_main_process,
-        generator=torch.Generator(),  # else each epoch would draw from the random numbers of whoever trains
+        generator=torch.Generator(),  # else each epoch would draw from the global generator, which training uses
     )

@@ -35,9 +35,9 @@ def read_examples(
 ) -> list[Example]:
     """Read a split of a data set.
 
-    ``<split>.jsonl`` in the folder makes it a manifest, whatever its name. Else ``birds`` (or ``bird``) and ``coco``
-    name the layout, and under any other name a folder with ``CUB_200_2011`` is read as birds, one without as COCO.
-    Images are not looked for here: a missing one is found when it is loaded.
+    A folder with ``<split>.jsonl`` is read as a manifest, whatever ``dataset_name`` is. Otherwise ``birds`` (or
+    ``bird``) and ``coco`` name the layout. Under any other name, a folder with ``CUB_200_2011`` is read as birds and
+    one without as COCO. Image files are not checked here: a missing one is reported when it is loaded.
 
     Args:
         data_dir: the data set's folder.
@@ -123,7 +123,7 @@ def _read_birds(root: Path, split: str, raw: bool, limit: int) -> list[Example]:
 
 
 def _read_coco(root: Path, split: str, raw: bool, limit: int) -> list[Example]:
-    """COCO 2014 in AttnGAN's manner: no boxes, and every image a class of its own."""
+    """COCO 2014 as AttnGAN packs it: no boxes, and every image is a class of its own."""
     names = _read_names(root, split, "COCO")
     captions = _read_captions(root, split, names, raw, limit)
     together = root / "images"
@@ -136,7 +136,7 @@ def _read_coco(root: Path, split: str, raw: bool, limit: int) -> list[Example]:
 
 
 def _read_manifest(root: Path, split: str, raw: bool, limit: int) -> list[Example]:
-    """Anyone's own data: a JSON object a line, with image and captions, and class and box if there are any."""
+    """The user's own data: one JSON object per line with image and captions, and optionally class and box."""
     path = root / f"{split}.jsonl"
     examples: list[Example] = []
     without_class: list[int] = []
@@ -154,7 +154,7 @@ def _read_manifest(root: Path, split: str, raw: bool, limit: int) -> list[Exampl
         examples.append(example)
     if not examples:
         raise UserError(f"{path}: holds no example; expected a JSON object a line")
-    # Images without a class get one of their own each, beyond those that are given.
+    # Each image without a class gets a class of its own, with a number above all given ones.
     next_class = 1 + max(example.class_id for example in examples)
     for class_id, index in enumerate(without_class, start=next_class):
         old = examples[index]
@@ -163,7 +163,7 @@ def _read_manifest(root: Path, split: str, raw: bool, limit: int) -> list[Exampl
 
 
 def _manifest_example(entry: Any, root: Path, where: str, raw: bool, limit: int) -> Example:
-    """One line of a manifest, its class −1 if it gives none."""
+    """The example of one manifest line; its class is −1 if the line gives none."""
     if not isinstance(entry, dict):
         raise UserError(f'{where}: expected an object such as {{"image": "a.jpg", "captions": ["…"]}}')
     unknown = sorted(set(entry) - {"image", "captions", "class", "box"})
@@ -226,7 +226,7 @@ def _read_captions(root: Path, split: str, names: list[str], raw: bool, limit: i
 
 
 def _read_boxes(cub: Path) -> dict[str, tuple[float, float, float, float]]:
-    """Boxes by image name; images.txt and bounding_boxes.txt share their numbers."""
+    """Boxes by image name. images.txt and bounding_boxes.txt use the same image numbers."""
     names = {number: name for number, name in _read_table(cub / "images.txt", 2)}
     path = cub / "bounding_boxes.txt"
     boxes = {}
@@ -256,7 +256,7 @@ def _read_table(path: Path, columns: int) -> list[list[str]]:
 
 
 def _require_inside(name: str, where: str) -> None:
-    """Refuse names that would make a key, and so an output file, lie outside the folder it belongs in."""
+    """Refuse a name that leads out of its folder: it becomes a key, and the key becomes an output file's path."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise UserError(f"{where}: {name!r} must be a file's path within the data folder")

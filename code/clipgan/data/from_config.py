@@ -30,7 +30,7 @@ def require_even_shares(config: Config) -> None:
 
 
 def batch_line(config: Config) -> str:
-    """What the batch size means, said at the start of a run."""
+    """The line printed at the start of a run that explains the batch size."""
     batch, processes = config.TRAIN.BATCH_SIZE, distributed.world_size()
     line = f"batch {batch}"
     if processes > 1:
@@ -54,7 +54,7 @@ def read_split(config: Config, split: str) -> list[Example]:
 def training_set(
     config: Config, examples: Sequence[Example], sizes: Sequence[int], tokenize: Tokenize
 ) -> TextImageDataset:
-    """The examples with the config's crop, flip and seed, at these sizes; with ``DATA.CACHE`` from a file of them.
+    """The training set with the config's crop, flip and seed; ``DATA.CACHE`` reads its images from an image cache.
 
     Raises:
         UserError: a batch needs more images than there are, or the cache cannot be built.
@@ -85,7 +85,7 @@ def training_set(
 def training_loader(
     config: Config, dataset: TextImageDataset, device: torch.device
 ) -> tuple[EpochBatchSampler, DataLoader]:
-    """This process's share of every batch of TRAIN.BATCH_SIZE, and the sampler that sets the epoch."""
+    """The sampler that sets the epoch, and the loader of this process's share of every batch of TRAIN.BATCH_SIZE."""
     ranks = {"rank": distributed.rank(), "world_size": distributed.world_size()}
     sampler = EpochBatchSampler(len(dataset), config.TRAIN.BATCH_SIZE, config.SEED, **ranks)
     return sampler, make_loader(dataset, sampler, config.WORKERS, device)

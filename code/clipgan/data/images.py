@@ -1,4 +1,4 @@
-"""From an image file to tensors: box crop, crop, flip, pyramid. The owner of the [−1, 1] range."""
+"""From an image file to tensors: box crop, crop, flip, pyramid. Defines the range [−1, 1] of images."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from clipgan.errors import UserError
 
 
 def load_image(path: str | Path) -> Image.Image:
-    """Read an image file as RGB, as stored: boxes count the pixels of the file, so EXIF turns are not applied.
+    """Read an image file as RGB. EXIF rotation is not applied, because boxes refer to the pixels as stored.
 
     Raises:
-        UserError: the file is missing or no readable image.
+        UserError: the file is missing or is not a readable image.
     """
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
-    # A broken file raises, by format and by place, any of these.
+    # A broken file raises one of these, depending on its format and on the damaged part.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a readable image ({error})") from None
 
@@ -59,38 +59,38 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def to_pixels(image: Image.Image | np.ndarray) -> Tensor:
-    """A copy of an RGB image, or of its bytes [H, W, 3], as uint8 [3, H, W]; in memory still [H, W, 3]."""
+    """A copy of an RGB image, or of its bytes [H, W, 3], as uint8 [3, H, W]; the memory order stays [H, W, 3]."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
 
 
 def from_uint8(images: Tensor) -> Tensor:
-    """Bytes as float32 in [−1, 1], of any shape and the same bits on any device; plane after plane in memory."""
-    # A number to divide by would be turned into a factor on CUDA, and so into another rounding.
+    """Bytes of any shape as contiguous float32 in [−1, 1], bit for bit the same on every device."""
+    # Divide by a tensor: CUDA turns division by a Python number into multiplication, which rounds differently.
     half = torch.full((), 127.5, device=images.device)
     return images.to(torch.float32, memory_format=torch.contiguous_format).div_(half).sub_(1.0)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Images [..., 3, H, W] in [−1, 1] as uint8 0–255, rounded, what lies outside clamped; undoes ``to_tensor``."""
+    """Images [..., 3, H, W] in [−1, 1] as uint8 0–255, rounded and clamped; undoes ``to_tensor``."""
     return images.detach().float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def pyramid(pixels: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """The square image ``to_pixels`` gives, at several sizes, smallest first: tensors [3, s, s] in [−1, 1]."""
+    """The square image of ``to_pixels`` at several sizes, smallest first: tensors [3, s, s] in [−1, 1]."""
     return [from_uint8(of_size) for of_size in pixel_pyramid(pixels, sizes)]
 
 
 def pixel_pyramid(pixels: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """The same as uint8 [3, s, s], a quarter of the memory, a pixel's colours still together; full size is no copy.
+    """As :func:`pyramid`, but uint8 [3, s, s], channels-last in memory; the full size is not copied.
 
-    PyTorch shrinks bytes whose colours lie together to the values of Pillow (`_resize`), four times as fast: the same
-    for halves and quarters where the processor has AVX2; else some may be rounded to the next.
+    Bytes take a quarter of the memory of floats. PyTorch shrinks channels-last bytes four times as fast as Pillow
+    (`_resize`). On a processor with AVX2, halves and quarters equal Pillow's; other values may differ by one level.
     """
     return [pixels if size == pixels.shape[1] else _shrink(pixels, size) for size in sorted(sizes)]
 
 
 def _shrink(pixels: Tensor, size: int) -> Tensor:
-    batch = pixels.permute(1, 2, 0).unsqueeze(0).permute(0, 3, 1, 2)  # PyTorch takes this for channels-last, by strides
+    batch = pixels.permute(1, 2, 0).unsqueeze(0).permute(0, 3, 1, 2)  # strides that PyTorch takes as channels-last
     return F.interpolate(batch, (size, size), mode="bilinear", antialias=True)[0]
 
 
@@ -110,7 +110,7 @@ def prepare_image(
         box: x, y, width, height in pixels, or None for the whole image.
         sizes: sides of the images to make.
         crop_scale: at least 1; 1 leaves nothing to crop from a square image.
-        rng: training, it places the crop and decides the flip; None is evaluation: centre crop, no flip.
+        rng: in training, places the crop and decides the flip; None (evaluation) gives a centre crop and no flip.
         flip: mirror with probability ½ (needs ``rng``).
 
     Returns:
@@ -125,7 +125,7 @@ def prepare_image(
 
 
 def shrink_to_crop(image: Image.Image, box: Sequence[float] | None, size: int, crop_scale: float) -> Image.Image:
-    """What is done with an image once: box crop → shorter side to ``crop_scale`` · ``size``, at least ``size``.
+    """The steps before the random crop: box crop → shorter side to ``crop_scale`` · ``size``, at least ``size``.
 
     Args:
         image: RGB.
@@ -134,7 +134,7 @@ def shrink_to_crop(image: Image.Image, box: Sequence[float] | None, size: int, c
         crop_scale: at least 1; 1 leaves nothing to crop from a square image.
 
     Returns:
-        RGB, no side below ``size``; not square where the image, or what it holds of the box's square, is not.
+        RGB, no side below ``size``. It is square only if the image, or the box's square clipped to it, is square.
 
     Raises:
         UserError: the box lies outside the image.
@@ -150,7 +150,7 @@ def load_shrunk(path: str | Path, box: Sequence[float] | None, size: int, crop_s
     """:func:`shrink_to_crop` of an image file.
 
     Raises:
-        UserError: the file is missing or no readable image, or the box lies outside it; the message names the file.
+        UserError: the file is missing or unreadable, or the box lies outside the image; the message names the file.
     """
     image = load_image(path)
     try:
@@ -160,16 +160,16 @@ def load_shrunk(path: str | Path, box: Sequence[float] | None, size: int, crop_s
 
 
 def crop_and_flip(image: np.ndarray, size: int, rng: np.random.Generator | None, flip: bool) -> Tensor:
-    """What differs each time: crop a square of ``size``, then mirror it or not.
+    """The random steps: crop a square of ``size``, then mirror it or not.
 
     Args:
         image: uint8 [H, W, 3], no side below ``size``.
         size: side of the crop.
-        rng: training, it places the crop and decides the flip; None is evaluation: centre crop, no flip.
+        rng: in training, places the crop and decides the flip; None (evaluation) gives a centre crop and no flip.
         flip: mirror with probability ½ (needs ``rng``).
 
     Returns:
-        A copy, uint8 [3, size, size], in memory [size, size, 3].
+        A copy, uint8 [3, size, size], in the memory order [size, size, 3].
     """
     spare_y, spare_x = image.shape[0] - size, image.shape[1] - size
     if rng is None:

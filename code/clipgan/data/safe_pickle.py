@@ -1,7 +1,7 @@
 """Reads the metadata pickles of the data sets without running what is in them.
 
 A pickle is a program: loading a stranger's file can do anything. The lists of names, class numbers and word indices
-that the data sets come with need lists, numbers, strings and NumPy scalars or arrays, so nothing else is let through.
+that the data sets come with need lists, numbers, strings and NumPy scalars or arrays, so all else is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from clipgan.errors import UserError
 
 
 class _Refused(pickle.UnpicklingError):
-    """The pickle asks for something that is not on the list."""
+    """The pickle asks for something that ``_ALLOWED`` does not list."""
 
 
 def _latin1_encode(text: str, encoding: str = "latin1") -> bytes:
@@ -28,7 +28,8 @@ def _latin1_encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-# NumPy's own functions that rebuild scalars and arrays, taken from what it writes itself: they moved between versions.
+# NumPy's functions that rebuild scalars and arrays. Its versions keep them in different modules, so they are taken from
+# what NumPy itself pickles.
 _SCALAR = np.float64(0).__reduce__()[0]
 _ARRAY = np.zeros(0).__reduce__()[0]
 _BUFFER = np.zeros(1).__reduce_ex__(5)[0]
@@ -68,7 +69,7 @@ def load_pickle(path: str | Path) -> Any:
     Byte strings of Python 2 become ``str`` by Latin-1, as NumPy's old pickles need.
 
     Raises:
-        UserError: the file is missing, is no pickle, or asks for anything that is not on the list (it is named).
+        UserError: the file is missing, is no pickle, or asks for anything that is not allowed (the message names it).
     """
     path = Path(path)
     try:

@@ -1,6 +1,6 @@
-"""How many batches a loader's workers may hold in the machine's shared memory, through which they hand them over.
+"""Limits a loader's workers to the machine's free shared memory, through which they pass batches to the main process.
 
-Containers often have little of it (Docker gives 64 MB), and a worker that finds none is killed by the system.
+Containers often have little of it (Docker gives 64 MB), and the system kills a worker that finds none left.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _SHARED = Path("/dev/shm")  # of Linux; other systems have no such limit
 
 
 def fit_workers(workers: int, ahead: int, batch_bytes: int) -> tuple[int, int]:
-    """As many workers and batches prepared ahead as fit half of what is free; prints a line where workers are left out.
+    """Reduce workers and batches ahead to fit half of the free shared memory; prints a line if there are fewer workers.
 
     Args:
-        workers: of the loader.
+        workers: how many the loader should have.
         ahead: batches that each worker may prepare ahead, at least 1.
-        batch_bytes: of one batch, at least 1.
+        batch_bytes: size of one batch in bytes, at least 1.
 
     Returns:
         How many workers, and how many batches ahead (at least 1). 0 workers: batches are made in the main process.

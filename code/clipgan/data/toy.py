@@ -1,9 +1,9 @@
-"""Writes the toy data set: small scenes with one bird whose colours, beak and size its captions name.
+"""Writes the toy data set: small drawn scenes with one bird. The captions name its colours, beak and size.
 
-A class is a combination of body, wing, head and background colour and of size; the beak differs within it, as between
-birds of a species. The test split's combinations of colours are never seen in training, though each single colour is.
-Nothing is downloaded, and because the scenes are drawn, the truth is known: :mod:`clipgan.data.toy_oracle` reads it
-back from an image.
+A class is a combination of body, wing, head and background colour and of size. The beak varies within a class, as it
+does between birds of a species. The test split's combinations of colours are never seen in training, though each single
+colour is. Nothing is downloaded. Because the scenes are drawn, the truth is known, and
+:mod:`clipgan.data.toy_oracle` reads it back from an image.
 
 Train on it without box crop (it would undo the size) and without flips.
 """
@@ -34,13 +34,13 @@ from clipgan.data.toy_scene import (
 )
 from clipgan.errors import UserError
 
-CAPTIONS = {"birds": 10, "coco": 5, "manifest": 10}  # an image, by layout
-TEST_COMBINATIONS = 40  # of colours, at most, of 144
+CAPTIONS = {"birds": 10, "coco": 5, "manifest": 10}  # captions per image, by layout
+TEST_COMBINATIONS = 40  # at most; 144 combinations of colours exist
 EXAMPLE_CAPTIONS = 6
 
 OF_CLASS = ("body", "wing", "head", "background", "size")
 
-# Each names all six attributes within 18 words, so that none is lost where captions are cut.
+# Each template names all six attributes within 18 words, so that none is lost when long captions are cut.
 _TEMPLATES = (
     "a {size} {body} bird with {wing} wings, a {head} head and a {beak} beak on {background}",
     "this {size} bird has a {body} body, {wing} wings, {head} head, {beak} beak and {background} background",
@@ -64,7 +64,7 @@ _SYNONYMS = {
 
 
 def scene_captions(attributes: Attributes, count: int, rng: np.random.Generator) -> list[str]:
-    """``count`` captions of a scene, of different wording as long as there are phrasings."""
+    """``count`` captions of a scene; no template is used again before all are used."""
     order = [int(i) for i in rng.permutation(len(_TEMPLATES))]
     captions = []
     for number in range(count):
@@ -77,9 +77,10 @@ def scene_captions(attributes: Attributes, count: int, rng: np.random.Generator)
 
 
 def split_combinations(test: int, rng: np.random.Generator) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Colour combinations (body, wing, head, background) for training and for ``test`` images, each for two or more.
+    """Colour combinations (body, wing, head, background) for training, and those for ``test`` test images.
 
-    Wing and head never have the body's colour: each part can be seen.
+    About two or more test images share a combination. Wing and head never have the body's colour, so that each part
+    can be seen.
     """
     colours = tuple(BIRD_COLOURS)
     combinations = [
@@ -104,13 +105,13 @@ class _Scene:
 def draw_toy_dataset(
     root: str | Path, layout: str = "birds", train: int = 3000, test: int = 400, size: int = 64, seed: int = 0
 ) -> None:
-    """Draw and write the data set, the same files for the same arguments.
+    """Draw and write the data set. The same arguments give the same files.
 
-    Beside what the layout has, ``attributes.json`` holds the truth (key → attributes, and the palettes) and
+    In addition to the layout's files, ``attributes.json`` holds the truth (key → attributes, and the palettes) and
     ``example_filenames.txt`` lists captions of combinations that are not in the training split.
 
     Args:
-        root: the folder to make; it appears when it is complete.
+        root: the folder to make; it appears only when it is complete.
         layout: ``birds``, ``coco`` or ``manifest``, see :mod:`clipgan.data.examples`.
         train: images of the training split.
         test: images of the test split.
@@ -141,7 +142,7 @@ def draw_toy_dataset(
         for i in range(0, 2 * EXAMPLE_CAPTIONS, 2)  # every other
     ]
 
-    # Written beside and renamed, so that an interrupted run leaves nothing that looks complete.
+    # Written under another name and renamed at the end, so that an interrupted run leaves nothing that looks complete.
     partial = root.with_name(f"{root.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -159,7 +160,7 @@ def draw_toy_dataset(
 
 
 def class_number(attributes: Attributes) -> int:
-    """1, 2, …: a number for each combination of what makes a class."""
+    """The scene's class, 1, 2, …: one number for each combination of the attributes in ``OF_CLASS``."""
     values = asdict(attributes)
     places = [ATTRIBUTES[name].index(values[name]) for name in OF_CLASS]
     return 1 + int(np.ravel_multi_index(places, [len(ATTRIBUTES[name]) for name in OF_CLASS]))

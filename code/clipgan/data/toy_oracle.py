@@ -1,9 +1,10 @@
-"""Reads a toy scene's attributes back from an image, without any network: analysis by synthesis.
+"""Reads a toy scene's attributes back from an image by analysis by synthesis, without any network.
 
-For a grid of poses (size, beak, place, each sharp and soft) the drawing itself says which pixel belongs to which part.
-In each pose the colours of body, wing, head and background follow by least squares; the pose that leaves the least
-unexplained wins. Then the scene is painted again with the palette's nearest colours, and only if that looks like the
-image, outside and within the bird, is a bird *found*: the right colours in a smear or in the wrong parts do not count.
+1. For a grid of poses (size, beak, position, each sharp and blurred), the drawing gives the pixels of each part.
+2. For each pose, least squares gives the colours of body, wing, head and background. The pose with the smallest
+   residual is chosen.
+3. The scene is repainted with the nearest colours of the palette. A bird is *found* only if the repainted scene
+   explains the image, both as a whole and within the bird. So smears of the right colours are not birds.
 """
 
 from __future__ import annotations
@@ -36,13 +37,15 @@ from clipgan.data.toy_scene import (
 )
 from clipgan.errors import UserError
 
-SIDE = 32  # pixels; every image is brought to this size first
-PARTS = ("body", "wing", "head", "background")  # those with a colour to find
-# Measured, 600 images each, lowest hundredth: drawings 0.94 and 0.82, softened by 1 px with noise of 0.1 0.86 and 0.78.
-# Highest hundredth: drawings blurred by 5 px 0.35 and −1.2, soft blobs of the same colours −0.03 and 0.47.
-MIN_EXPLAINED = 0.5  # of the image's variance, by the repainted scene
-MIN_EXPLAINED_BIRD = 0.3  # of the variance within the bird
-SOFTNESS = (0.0, 0.8, 1.3)  # a generator's edges: Gaussian blurs in pixels
+SIDE = 32  # pixels; every image is resized to this first
+PARTS = ("body", "wing", "head", "background")  # the parts whose colours are read
+# Shares of the variance that the repainted scene must explain, in the image and within the bird. A bird needs both.
+# The limits lie between shares measured on 600 images of each kind (in the image and within the bird).
+# Birds, lowest 1 %: drawings 0.94 and 0.82; with 1 px of blur and noise of 0.1, 0.86 and 0.78.
+# No birds, highest 1 %: drawings blurred by 5 px 0.35 and −1.2; soft blobs of the same colours −0.03 and 0.47.
+MIN_EXPLAINED = 0.5
+MIN_EXPLAINED_BIRD = 0.3
+SOFTNESS = (0.0, 0.8, 1.3)  # sigmas of Gaussian blurs in pixels: a generator's edges are soft
 _CHUNK = 512  # images at once: bounds the memory
 
 
@@ -69,14 +72,14 @@ def read_attributes(images: Tensor) -> list[dict[str, str] | None]:
 
 
 def attribute_accuracy(images: Tensor, truths: Sequence[dict[str, str]]) -> dict[str, float]:
-    """How many attributes of the images are as asked for; an image without a bird has none of them right.
+    """Share of the images' attributes that match the truths; an image without a bird has none right.
 
     Args:
         images: [N, 3, S, S] in [−1, 1].
         truths: N descriptions by the names in ``ATTRIBUTES``.
 
     Returns:
-        ``mean`` over attributes, each attribute's own accuracy under its name, and ``found``, the part of the images
+        ``mean`` over attributes, each attribute's own accuracy under its name, and ``found``, the share of the images
         with a bird.
     """
     if len(images) != len(truths) or not truths:
@@ -145,9 +148,10 @@ def _size(pose: Pose) -> str:
 
 
 def _best_pose(pixels: Tensor, bank: _PoseBank) -> Tensor:
-    """The pose whose parts, each in its best colour, leave the least of the image: int64 [N].
+    """The pose with the smallest residual when each part has its best colour: int64 [N].
 
-    With f the fixed parts and Q the orthonormal masks, that is ‖x − f‖² − ‖Q(x − f)‖²; ‖x‖² is the same in each pose.
+    For the image x, the fixed parts f and the orthonormal masks Q, the residual is ‖x − f‖² − ‖Q(x − f)‖². Its term
+    ‖x‖² is the same in each pose and is left out.
     """
     count, _, size = pixels.shape
     poses, parts, _ = bank.basis.shape

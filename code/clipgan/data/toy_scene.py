@@ -39,7 +39,7 @@ ATTRIBUTES = {
 # Parts whose colour no caption names.
 FIXED_COLOURS = {"beak": (236, 116, 14), "leg": (96, 76, 62), "eye": (255, 255, 255), "pupil": (20, 20, 24)}
 
-POSITION_JITTER = 0.02  # of the image's side, to either side
+POSITION_JITTER = 0.02  # largest shift in each direction, in units of the image's side
 SIZE_JITTER = 0.03
 SUPERSAMPLING = 4
 _FOOT = (0.47, 0.90)  # the point that stays in place when the bird's size changes
@@ -95,7 +95,7 @@ def _place(point: Point, pose: Pose) -> Point:
 
 
 def _bird(beak: str) -> list[Shape]:
-    """A large bird at its place."""
+    """The shapes of a large bird that is not shifted."""
     beak_points = {
         "short": ((0.755, 0.225), (0.885, 0.300), (0.755, 0.365)),
         "long": ((0.745, 0.225), (0.960, 0.330), (0.750, 0.355)),

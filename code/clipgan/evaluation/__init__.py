@@ -1,1 +1,1 @@
-"""Sampling and the three scores."""
+"""Sampling, and the three scores: FID, Inception Score and R-precision."""

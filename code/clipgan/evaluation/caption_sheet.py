@@ -1,4 +1,4 @@
-"""The user's own captions, drawn at all sizes, with sheets of what each word attends to."""
+"""Generates images of the user's own captions at all sizes, and sheets that show where each word attends."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def draw_captions(
     Args:
         generator: in evaluation mode, on ``device``.
         encoder: frozen, on ``device``.
-        captions: what to draw.
+        captions: one image each is generated.
         config: sizes, seed and batch size.
         device: where to compute.
-        folder: made if need be.
+        folder: created if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     size = config.EVAL.BATCH_SIZE

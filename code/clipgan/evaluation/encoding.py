@@ -1,4 +1,4 @@
-"""A split as an encoder sees it: every caption and every real image encoded once."""
+"""Encodes the captions of a split, and loads its real images as the evaluation needs them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clipgan.networks.clip_encoder import ClipEncoder
 
 @dataclass(frozen=True)
 class EncodedCaptions:
-    """The sentences of all captions of a split, and where each comes from."""
+    """The sentence features of all captions of a split, and the example of each caption."""
 
     sentences: Tensor  # [M, E] on the CPU
     owners: Tensor  # int64 [M], the example that a caption describes
@@ -60,7 +60,7 @@ def evaluation_loader(
     """This process's share of the batches of all examples: centre crop, no flip, captions 0 and 1, the largest size.
 
     Args:
-        order: of the examples, as places in ``examples``; None as they are.
+        order: indices into ``examples``; None keeps their order.
     """
     dataset = TextImageDataset(
         examples,
@@ -83,5 +83,5 @@ def evaluation_image(example: Example, config: Config) -> Tensor:
 
 
 def evaluation_images(examples: Sequence[Example], config: Config) -> Tensor:
-    """The same of a few examples: [N, 3, S, S]."""
+    """The images [N, 3, S, S] of a few examples, prepared as by :func:`evaluation_image`."""
     return torch.stack([evaluation_image(example, config) for example in examples])

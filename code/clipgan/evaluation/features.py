@@ -1,4 +1,4 @@
-"""Images → Inception features, streamed: folders, a config's test split (cached), or tensors that are there already."""
+"""Inception features, batch by batch: of folders, of a config's test split (cached), or of tensors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def probabilities_of_tensors(
 
 
 def statistics_of_files(paths: Sequence[Path], network: FidNetwork, batch_size: int, workers: int) -> Statistics:
-    """Mean and covariance of the features of image files, of mixed sizes if they like; each process reads a share."""
+    """Mean and covariance of the features of image files, whose sizes may differ; each process reads a share."""
     return _statistics_of_items(paths, _read_file, network, batch_size, workers, "features")
 
 
@@ -128,7 +128,7 @@ class Split:
         }
 
     def _digest(self) -> str:
-        """Tells a data set that was replaced under the same name, without reading its images: keys, boxes, sizes."""
+        """Hash of keys, boxes and file sizes: changes if the data set is replaced under the same name."""
         digest = hashlib.sha256()
         for example in self.examples:
             try:
@@ -139,7 +139,7 @@ class Split:
         return digest.hexdigest()[:16]
 
 
-# What a user can change about each field of a cache's provenance.
+# The setting that decides each field of a cache's provenance, for the error message.
 _SETTING = {
     "dataset": "DATASET_NAME",
     "image_size": "TREE.BASE_SIZE and TREE.BRANCH_NUM",
@@ -159,10 +159,10 @@ def statistics_of_split(
     workers: int,
     recompute: bool = False,
 ) -> tuple[Statistics, Path]:
-    """Statistics of the real images, from ``<OUTPUT_DIR>/fid_statistics/`` if they are there, and their file.
+    """Statistics of the real images, kept in ``<OUTPUT_DIR>/fid_statistics/``, and the path of their file.
 
-    They are not kept beside the images, whose folder may be shared and is nobody's to write to. The file holds ``mu``
-    and ``sigma`` as pytorch-fid's do, ``count``, and its provenance as JSON.
+    They are not kept beside the images, because that folder may be shared or read-only. The file holds ``mu`` and
+    ``sigma`` as pytorch-fid's files do, ``count``, and its provenance as JSON.
 
     Raises:
         UserError: the file there was made from other images or in another way (unless ``recompute``).
@@ -239,9 +239,9 @@ def _read_file(path: Path) -> Tensor:
 
 
 class _Resized(Dataset):
-    """Items loaded and brought to the networks' size one by one, so that neither mixed sizes nor the batch matter.
+    """Items loaded and resized to the networks' input one by one, so that sizes may differ and batches do not matter.
 
-    An unreadable image is handed over as its error: a loader's worker would wrap it in a traceback.
+    For an unreadable image, its error is returned: if a worker raised it, the loader would add a traceback to it.
     """
 
     def __init__(self, items: Sequence[Any], load: Callable[[Any], Tensor]):
@@ -266,7 +266,7 @@ def _load_batches(
     items: Sequence[Any], load: Callable[[Any], Tensor], batch_size: int, workers: int, network: nn.Module
 ) -> Iterator[Tensor]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers, cores, len(items) // batch_size)  # none for less than a batch: starting one takes longer
+    workers = min(workers, cores, len(items) // batch_size)  # no worker for less than a batch: starting it takes longer
     workers, ahead = fit_workers(workers, 2, batch_size * 3 * SIDE * SIDE * torch.float32.itemsize)
     loader = DataLoader(
         _Resized(items, load),

@@ -1,10 +1,10 @@
 """The two Inception networks of the scores, where their weights come from, and what range they expect.
 
-Both take images in [−1, 1], the range that the whole package uses and that both were trained with, at any size, and
-look at them at 299 × 299 pixels.
+Both take images of any size in [−1, 1] and resize them to 299 × 299 pixels. The whole package uses this range, and both
+networks were trained with it.
 
-* FID: the network of Heusel et al. 2017 as pytorch-fid ported it from TensorFlow. It is torchvision's Inception v3 but
-  for its pooling branches and its 1008 classes; its published weights load unchanged.
+* FID: the network of Heusel et al. 2017 as pytorch-fid ported it from TensorFlow. It is torchvision's Inception v3
+  except for its pooling branches and its 1008 classes. Its published weights load unchanged.
 * Inception Score: torchvision's Inception v3, trained on ImageNet or fine-tuned.
 """
 
@@ -43,7 +43,7 @@ FEATURE_DIMS = (64, 192, 768, 2048)
 RESIZE = f"bilinear to {SIDE} px, align_corners=False, no antialiasing"
 RANDOM_SEED = 0  # of random weights: fixed, so that two runs can be compared
 
-# The layers up to each width of FEATURE_DIMS; a global average pool follows the last one wanted.
+# The layers up to each width of FEATURE_DIMS; a global average pool follows the last layer used.
 _STAGES = (
     ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"),
     ("Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
@@ -54,7 +54,7 @@ _STAGES = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a network's weights come from: an address, a file, or chance."""
+    """Where a network's weights come from: a URL, a file, or a random draw."""
 
     source: str
     sha256: str  # of the weights file; of the drawn tensors where they are random
@@ -62,7 +62,7 @@ class Provenance:
 
     @property
     def notice(self) -> str:
-        """What every report of a score must say, empty for trained weights."""
+        """The warning that every report of a score must show; empty for trained weights."""
         if not self.random:
             return ""
         return "random Inception weights: this score compares only with itself, not with published ones"
@@ -101,7 +101,7 @@ class ScoreNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        # torchvision's ImageNet normalisation, undone by the network's own `transform_input`, comes to [−1, 1].
+        # torchvision's `transform_input` turns ImageNet-normalised images into [−1, 1], the range they have here.
         with full_precision():
             return self.inception(resize(images)).double().softmax(dim=1)
 
@@ -145,7 +145,7 @@ def _chain(x: Tensor, *layers: nn.Module) -> Tensor:
 
 
 class _FidA(InceptionA):
-    """TensorFlow's average pool leaves the padding out of the count; torchvision's blocks count it."""
+    """InceptionA with TensorFlow's average pool, which does not count the padding; torchvision's does."""
 
     def forward(self, x: Tensor) -> Tensor:
         branches = [
@@ -209,7 +209,7 @@ def random_state_dict(inception: Inception3, seed: int = RANDOM_SEED) -> tuple[d
 
     He-normal convolutions alone map all images close together, and the features of their last layer differ by little.
     So batch normalisation takes the statistics of a few random pictures, and the last layer is shifted and scaled
-    until its logits there have mean 0 and standard deviation 1.
+    until its logits for them have mean 0 and standard deviation 1.
     """
     generator = torch.Generator().manual_seed(seed)
     inception = copy.deepcopy(inception).to(memory_format=torch.channels_last).train()
@@ -233,10 +233,10 @@ def random_state_dict(inception: Inception3, seed: int = RANDOM_SEED) -> tuple[d
 
 
 def _random_pictures(count: int, generator: torch.Generator) -> Tensor:
-    """[count, 3, 299, 299] in (−1, 1): noise of all octaves, each picture with its own share of them.
+    """[count, 3, 299, 299] in (−1, 1): noise at several scales, mixed differently in each picture.
 
-    Every other one is made of blocks. With less variety the networks would be blind outside their kind of picture:
-    drawings or noise would saturate them.
+    Every other picture is made of blocks. With less variety, other kinds of pictures (drawings, noise) would saturate
+    the networks.
     """
     pictures = torch.zeros(count, 3, SIDE, SIDE)
     for side in (1, 3, 6, 12, 24, 48, 96, 192):
@@ -270,7 +270,7 @@ def _read_weights(weights: str, url: str, build: Callable[[], Inception3]) -> tu
 
 
 def _download(url: str) -> Path:
-    """The published file in torch's cache, downloaded on first use, its hash checked in any case."""
+    """The published file in torch's cache, downloaded on first use; its hash is checked each time."""
     name = url.rpartition("/")[2]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.is_file():
@@ -297,7 +297,7 @@ def _sha256(path: Path) -> str:
 
 
 def _load(build: Callable[[], Inception3], state: dict[str, Tensor], provenance: Provenance, name: str) -> Inception3:
-    with torch.device("meta"):  # the first values would be thrown away
+    with torch.device("meta"):  # makes no initial values, as `state` replaces them
         inception = build()
     try:
         inception.load_state_dict(state, assign=True)

@@ -1,4 +1,4 @@
-"""R-precision of a generator, with the real images' score and chance beside it."""
+"""R-precision of a generator, together with that of the real images and with chance."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Judge:
 
 
 def load_judges(config: Config, encoder: ClipEncoder, device: torch.device) -> list[Judge]:
-    """The fine-tuned encoder itself, as in the literature, and after it the one of ``EVAL.JUDGE`` where that is set."""
+    """The judges: the fine-tuned encoder itself, as in the literature, then that of ``EVAL.JUDGE`` if it is set."""
     train, judge = config.TRAIN, config.EVAL.JUDGE
     weights = train.CLIP_MODEL_CHECKPOINT or train.CLIP_PRETRAINED or "random weights"
     judges = [Judge(encoder, f"{encoder.spec.name} ({weights})", True)]
@@ -59,7 +59,7 @@ def score_samples(
     *,
     seed: int,
 ) -> RPrecision:
-    """R-precision of image features [N, E], the i-th generated for (or showing) ``samples[i]``."""
+    """R-precision of image features [N, E]; image i was generated for ``samples[i]``, or is its real image."""
     examples = torch.tensor([sample.example for sample in samples])
     own = captions.row(examples, torch.tensor([sample.caption for sample in samples]))
     hits, candidates = retrieval_hits(
@@ -79,11 +79,11 @@ def evaluate_generator(
     device: torch.device,
     folder: Path,
 ) -> dict:
-    """Sample up to EVAL.NUM_IMAGES images of the examples into ``folder``, and let every judge score them.
+    """Generate up to EVAL.NUM_IMAGES images for the examples into ``folder``, and score them with every judge.
 
     Returns:
-        The report: for each judge R-precision of the generated images, of the real ones (its ceiling) and chance; and
-        on the drawn data set the attributes that the oracle reads from both.
+        The report. For each judge: R-precision of the generated images, of the real ones (the ceiling), and chance.
+        On the toy data set also the accuracy of the attributes that the oracle reads from both.
     """
     samples = sample_order(examples, config.EVAL.NUM_IMAGES)
     if distributed.is_main() and folder.is_dir():  # images of an earlier sampling would be scored with the new ones

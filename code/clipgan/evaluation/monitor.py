@@ -1,4 +1,4 @@
-"""What GAN training looks at while it runs: scores of a fixed set, and a grid of fixed captions and noise."""
+"""Measurements during GAN training: scores on a fixed set, and an image grid of fixed captions and noise."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ GRID_ROWS = 8
 
 
 class Monitor:
-    """Scores the averaged generator on EVAL.MEASURE_IMAGES captions of each split, always the same with the same noise.
+    """Scores the averaged generator on EVAL.MEASURE_IMAGES captions of each split. Captions and noise never change.
 
-    The numbers: ``<split>_r_precision`` by the training encoder; ``<split>_attributes`` where the data set is drawn and
-    an oracle can read it; ``fid`` against the whole test split where EVAL.INCEPTION_WEIGHTS names a network; and
-    ``best_by``, the number that chooses ``netG_best.pth`` (larger is better), from the split ``best_split``.
+    The numbers:
+
+    * ``<split>_r_precision``, by the training encoder;
+    * ``<split>_attributes``, by the oracle, on the toy data set only;
+    * ``fid`` against the whole test split, if EVAL.INCEPTION_WEIGHTS names a network;
+    * ``best_by``, the number that chooses ``netG_best.pth`` (larger is better), from the split ``best_split``.
 
     Raises:
         UserError: EVAL.BEST_BY asks for a measure that this data set or config does not have.
@@ -54,7 +57,7 @@ class Monitor:
         if config.EVAL.INCEPTION_WEIGHTS:
             with distributed.main_first():  # one process downloads
                 self._inception = load_fid_network(config.EVAL.INCEPTION_WEIGHTS, device=device)
-            self._real_statistics()  # stale ones are refused here, not hours later
+            self._real_statistics()  # outdated statistics are refused here, not hours later
             if self._inception.provenance.notice:
                 print(f"fid while training: {self._inception.provenance.notice}")
 
@@ -108,7 +111,7 @@ class Monitor:
 
 
 class SnapshotGrid:
-    """Draws ``Image/grid_epoch_<N>.png``: fixed captions of the test split, fixed noise, the real images beside.
+    """Draws ``Image/grid_epoch_<N>.png``: fixed captions of the test split with fixed noise, and their real images.
 
     Raises:
         UserError: one of these images is missing or unreadable.

@@ -1,4 +1,4 @@
-"""Validation of an encoder: retrieval between captions and images of the test split, and the losses there."""
+"""Validation of an encoder: retrieval between captions and images of the test split, and the losses on it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SHEET_ROWS = 6
 class Validation:
     """Measures an encoder on (a fixed part of) the test split; called after every epoch of pretraining.
 
-    The numbers: ``r1`` is the mean of ``r1_image`` (a caption finds its image among 100) and ``r1_text`` (an image
-    finds its caption among 100), the other 99 of other classes; ``words`` and ``sentence`` are the losses over
-    batches of TRAIN.BATCH_SIZE in a fixed random order, caption 0 of each image.
+    ``r1`` is the mean of ``r1_image`` (a caption finds its image among 100) and ``r1_text`` (an image finds its caption
+    among 100). The other 99 are of other classes. ``words`` and ``sentence`` are the losses over batches of
+    TRAIN.BATCH_SIZE in a fixed random order. Caption 0 of each image is used.
     """
 
     def __init__(self, examples: Sequence[Example], config: Config, device: torch.device, folder: RunFolder):
@@ -39,7 +39,7 @@ class Validation:
         self._folder = folder
         self._classes = torch.tensor([example.class_id for example in self._examples])
         self._sheet = first_of_each_class(self._classes.tolist(), SHEET_ROWS)
-        # Splits are sorted by class; a batch of one class would have nothing to tell apart.
+        # Splits are sorted by class. A batch of one class has no pairs to tell apart, so the order is random.
         order = np.random.default_rng(config.SEED).permutation(len(self._examples))
         self._order = torch.from_numpy(order)
         self._loader: DataLoader | None = None
@@ -63,7 +63,7 @@ class Validation:
         back = self._order.argsort()
         image, text = torch.cat(images)[back], torch.cat(sentences)[back]
         full = [loss for part, loss in zip(images, losses, strict=True) if len(part) == size]
-        word_losses, sentence_losses = zip(*(full or losses), strict=True)  # a smaller batch has an easier choice
+        word_losses, sentence_losses = zip(*(full or losses), strict=True)  # a smaller batch is easier
         own = torch.arange(len(image))
         options = {"own": own, "query_classes": self._classes, "target_classes": self._classes}
         to_image, candidates = retrieval_hits(text, image, **options)

@@ -1,4 +1,4 @@
-"""From a generator and captions to PNG files, and to R-precision."""
+"""Generates images from captions, and writes them to PNG files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def generate(
     config: Config,
     device: torch.device,
 ) -> GeneratorOutput:
-    """Draw the captions; the noise of each is that of its place."""
+    """Generate an image of each caption; its noise is that of its place (:func:`noise_of`)."""
     tokens = encoder.tokenize(list(captions))
     noise = noise_of(config.SEED, places, config.GAN.Z_DIM + config.GAN.CONDITION_DIM)
     noises = send(noise, device).split([config.GAN.Z_DIM, config.GAN.CONDITION_DIM], dim=1)
@@ -75,13 +75,13 @@ def generate(
 def draw(
     generator: Generator, encoder: ClipEncoder, tokens: Tensor, noise: Tensor, condition_noise: Tensor
 ) -> GeneratorOutput:
-    """Draw captions, tokens [B, L], from noise [B, Z] and [B, C], all on one device, which is not waited for."""
+    """Generate images from tokens [B, L] and noise [B, Z] and [B, C] on one device, without waiting for it."""
     text = encoder.encode_text(tokens)
     return generator(noise, condition_noise, text.sentence, text.words, text.word_mask)
 
 
-# Images that are always computed together. The last bits of a convolution depend on the size of its batch, and now and
-# then they decide how a pixel is rounded; so neither EVAL.BATCH_SIZE nor the number of processes may change it.
+# The generator's batch size. The last bits of a convolution depend on its batch size, and sometimes decide how a pixel
+# is rounded. So this size is fixed: neither EVAL.BATCH_SIZE nor the number of processes changes it.
 TOGETHER = 8
 
 
@@ -95,8 +95,8 @@ def generate_samples(
 ) -> Iterator[tuple[Sequence[Sample], Tensor]]:
     """This process's share of the samples, in batches with their largest images [B, 3, S, S] in [−1, 1].
 
-    The images are rounded to the 8 bits of a PNG. ``distributed.join`` of what is made of the batches puts them in
-    the order of ``samples``.
+    The images are rounded to the 8 bits of a PNG. ``distributed.join`` puts the results of the batches
+    into the order of ``samples``.
     """
     size = TOGETHER * max(1, config.EVAL.BATCH_SIZE // TOGETHER)
     batches = distributed.share([samples[i : i + size] for i in range(0, len(samples), size)])
@@ -106,7 +106,7 @@ def generate_samples(
             part = batch[start : start + TOGETHER]
             captions = [examples[sample.example].captions[sample.caption] for sample in part]
             places = [sample.place for sample in part]
-            missing = TOGETHER - len(part)  # of the last samples: fill up with the first of them
+            missing = TOGETHER - len(part)  # the last part repeats its first sample; the surplus is dropped
             out = generate(
                 generator, encoder, captions + captions[:1] * missing, places + places[:1] * missing, config, device
             )
@@ -138,7 +138,7 @@ class PngWriter:
             self.wait()
 
     def wait(self) -> None:
-        """Return when everything is on the disk; raises what went wrong."""
+        """Wait until all images are written; raises the error of a write that failed."""
         for future in self._pending:
             future.result()
         self._pending = []

@@ -50,10 +50,10 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def refuse_config_flags(args: argparse.Namespace, path_flag: str) -> None:
-    """Flags that would be ignored, because ``path_flag`` needs no config.
+    """Refuse flags that would be ignored, because ``path_flag`` needs no config.
 
     Raises:
-        UserError: names them.
+        UserError: there are any; the message names them.
     """
     given = [f"--{name}" for name in ("data", "cfg", "data_dir", "NET_G", "set") if getattr(args, name)]
     if given:
@@ -77,7 +77,7 @@ def generate_command(args: argparse.Namespace, config: Config) -> str:
         value = getattr(args, flag)
         words += [f"--{flag}", str(value)] if value is not None else []
     settings = list(args.set)
-    settings += ["TRAIN.FLAG=False"] if config.TRAIN.FLAG else []  # a config of training serves as well
+    settings += ["TRAIN.FLAG=False"] if config.TRAIN.FLAG else []  # the config may be one of training
     settings += [] if config.B_VALIDATION else ["B_VALIDATION=True"]
     words += ["--set", *settings] if settings else []
     return shlex.join(words)

@@ -48,7 +48,7 @@ def generated_images(config: Config, how_to: str) -> tuple[Path, list[Path]]:
     """The folder of the images that ``TRAIN.NET_G`` generated, and its files.
 
     Args:
-        how_to: the command that generates them, for the message.
+        how_to: the command that generates them, for the error message.
 
     Raises:
         UserError: no generator is named, or it has generated nothing yet.
@@ -163,7 +163,7 @@ class _ImageSet:
 
     def __init__(self, path: Path, files: list[Path] | None):
         self.path, self.files = path, files
-        self.weights: Provenance | None = None  # of the network that an .npz was made with, where it says so
+        self.weights: Provenance | None = None  # of the network that made an .npz, if it names them
         self._read: Statistics | None = None
         if files is None:
             self._read, found = read_statistics(path)

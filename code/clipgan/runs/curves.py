@@ -1,4 +1,4 @@
-"""The numbers of a run as curves: a PNG drawn with Pillow, and TensorBoard's files where it is installed."""
+"""Draws the metrics of a run as curves: a PNG drawn with Pillow, and TensorBoard files if it is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOT_DRAWN = ("kind", "step", "epoch", "seconds", "best_split", "best_by", "candi
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """The lines of a ``metrics.jsonl``; a last line that was cut off by a crash is left out."""
+    """The lines of a ``metrics.jsonl``, without broken ones (a crash can cut off the last line)."""
     lines = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:
@@ -27,7 +27,7 @@ def read_metrics(path: str | Path) -> list[dict]:
 
 
 def series(lines: Iterable[dict]) -> dict[tuple[str, str], list[tuple[float, float]]]:
-    """(kind, name) → points (step, value), in the order of first appearance, infinities left out."""
+    """(kind, name) → points (step, value), in the order of first appearance, without infinite values and NaN."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for line in lines:
         for name, value in line.items():
@@ -38,7 +38,7 @@ def series(lines: Iterable[dict]) -> dict[tuple[str, str], list[tuple[float, flo
 
 
 def draw_curves(metrics: str | Path, path: str | Path) -> bool:
-    """One panel for each number of ``metrics``, training blue, evaluation orange.
+    """Draw one panel for each metric: training in blue, evaluation in orange.
 
     Returns:
         Whether there was anything to draw.
@@ -61,7 +61,7 @@ def draw_curves(metrics: str | Path, path: str | Path) -> bool:
 
 
 def write_tensorboard(metrics: str | Path, folder: str | Path, images: Iterable[Path] = ()) -> bool:
-    """Write the same numbers, and PNG files as images, for TensorBoard; nothing where it is not installed."""
+    """Write the metrics, and PNG files as images, for TensorBoard; returns False if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

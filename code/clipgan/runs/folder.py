@@ -53,9 +53,9 @@ class RunFolder:
         return distributed.is_main() and self.metrics.is_file() and draw_curves(self.metrics, self.curves)
 
     def finish(self) -> None:
-        """Draw the curves, and write them for TensorBoard where that is installed."""
+        """Draw the curves, and write them for TensorBoard if it is installed."""
         if self.draw_curves():
-            shutil.rmtree(self.root / "tensorboard", ignore_errors=True)  # of this run before it was resumed
+            shutil.rmtree(self.root / "tensorboard", ignore_errors=True)  # written before this run was resumed
             write_tensorboard(self.metrics, self.root / "tensorboard", sorted(self.images.glob("*.png")))
             print(f"the curves are in {self.curves}")
 
@@ -65,7 +65,7 @@ class RunFolder:
 
     @staticmethod
     def newest(config: Config) -> RunFolder | None:
-        """The run of this config's name, moved aside or not, that wrote a training state last; None if none did."""
+        """The run of this config's name with the newest training state, also if moved aside; None without one."""
         root = RunFolder.of(config).root
         runs = [run for run in map(RunFolder, (root, *root.parent.glob(f"{root.name}_until_*"))) if run.state_files]
         return max(runs, key=lambda run: run.state_files[-1].stat().st_mtime, default=None)
@@ -81,7 +81,7 @@ class RunFolder:
         return folder
 
     def prepare(self, config: Config) -> None:
-        """Make what is missing of the folder, write the config, and clear what a killed process left half-written."""
+        """Create missing folders, write the config, and delete unfinished files of a killed process."""
         try:
             for path in (self.models, self.images, self.states):
                 path.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ class RunFolder:
 
 
 def open_run(config: Config, earlier: RunFolder | None) -> RunFolder:
-    """The folder of a new run, or that of the run to go on with."""
+    """The folder of a new run, or ``earlier``, the run to continue."""
     if earlier is None:
         return RunFolder.create(config)
     if distributed.is_main():

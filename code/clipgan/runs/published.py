@@ -1,9 +1,9 @@
-"""Published DM-GAN checkpoints: their layer names and ours.
+"""Converts the layer names of published DM-GAN checkpoints to the names of this package.
 
-The numbers are the same, so only names change. The names are facts of the published files: up-blocks hold their
-convolution and batch norm at places 1 and 2 of a sequence, residual blocks at 0, 1, 3 and 4, and spectrally normalised
-convolutions keep `weight_bar` with the singular vectors `weight_u` and `weight_v`. Names may carry the prefix
-`module.` that data-parallel training leaves.
+The weights are the same; only the names differ. In the published files, up-blocks hold their convolution and batch norm
+at places 1 and 2 of a sequence, and residual blocks at 0, 1, 3 and 4. Spectrally normalised convolutions keep
+`weight_bar` with the singular vectors `weight_u` and `weight_v`. Names may carry the prefix `module.` that
+data-parallel training leaves.
 """
 
 import re
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipgan.errors import UserError
 
-# Of either list in an error: a file of something else lacks them all.
+# Names shown of each list in an error: a file of another kind lacks all of them.
 _NAMES_SHOWN = 8
 
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -28,7 +28,7 @@ _SPECTRAL = {
 
 
 def import_dmgan_generator(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A published generator's weights under our names.
+    """A published generator's weights under the names of this package.
 
     Args:
         state_dict: weights as published. How many up-blocks, stages and residual blocks there are is read from it.
@@ -59,7 +59,7 @@ def import_dmgan_generator(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def import_dmgan_discriminator(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A published discriminator's weights under our names.
+    """A published discriminator's weights under the names of this package.
 
     Args:
         state_dict: weights as published. The image size (64 and its doublings) is read from the names.

@@ -1,4 +1,4 @@
-"""The distance against closed forms, the data themselves and peers; the statistics against NumPy."""
+"""The distance equals closed forms, a computation from the data, and other libraries; the statistics equal NumPy's."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def statistics(features: np.ndarray) -> Statistics:
 
 
 def distance_of_data(x: np.ndarray, y: np.ndarray) -> float:
-    """The distance without any covariance: tr (Σx Σy)^½ is the nuclear norm of XᵀY for centred, scaled data."""
+    """The distance without covariances: tr (Σx Σy)^½ is the nuclear norm of XᵀY for centred, scaled data."""
     centred = [(part - part.mean(axis=0)) / np.sqrt(len(part) - 1) for part in (x, y)]
     nuclear = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
     return ((x.mean(0) - y.mean(0)) ** 2).sum() + sum((part**2).sum() for part in centred) - 2 * nuclear
@@ -54,20 +54,20 @@ def test_covariances_without_full_rank_give_the_distance_of_their_data(first, se
     assert frechet_distance(statistics(x), statistics(y)) == pytest.approx(distance_of_data(x, y), rel=1e-9)
 
 
-def test_covariances_on_different_axes_share_nothing():
+def test_covariances_on_different_axes_have_the_sum_of_their_traces_as_distance():
     a = Statistics(np.zeros(4), np.diag([1.0, 2.0, 0.0, 0.0]))
     b = Statistics(np.zeros(4), np.diag([0.0, 0.0, 3.0, 4.0]))
     assert frechet_distance(a, b) == pytest.approx(10, rel=1e-14)
 
 
-def test_a_distribution_that_is_one_point_counts_its_distance_and_the_other_ones_spread():
+def test_the_distance_to_a_single_point_is_the_mean_difference_plus_the_trace():
     point = Statistics(np.ones(3), np.zeros((3, 3)))
     assert frechet_distance(point, Statistics(np.zeros(3), 2 * np.eye(3))) == pytest.approx(3 + 6)
     assert frechet_distance(point, Statistics(np.zeros(3), np.zeros((3, 3)))) == pytest.approx(3)
 
 
 @pytest.mark.parametrize("decay", [5.0, 40.0])
-def test_full_rank_distance_is_that_of_the_matrix_root(decay):
+def test_full_rank_distance_equals_that_computed_by_the_matrix_root(decay):
     x, y = sample(600, 100, 4, decay), 0.9 * sample(500, 100, 5, decay)
     a, b = statistics(x), statistics(y)
     root = scipy.linalg.sqrtm(a.covariance @ b.covariance).real
@@ -77,7 +77,7 @@ def test_full_rank_distance_is_that_of_the_matrix_root(decay):
     assert frechet_distance(a, b) == pytest.approx(distance_of_data(x, y), rel=1e-9)
 
 
-def test_distance_is_that_of_pytorch_fid():
+def test_distance_equals_pytorch_fids():
     a, b = statistics(sample(300, 64, 6)), statistics(1.2 * sample(250, 64, 7))
     peer = calculate_frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
     assert frechet_distance(a, b) == pytest.approx(peer, rel=1e-6)
@@ -98,7 +98,7 @@ def test_statistics_in_single_precision_give_nearly_the_distance_in_double(widen
     assert frechet_distance(rough, rough) == pytest.approx(0, abs=1e-3)
 
 
-def test_what_is_no_covariance_is_refused():
+def test_invalid_statistics_are_refused():
     good, bad = Statistics(np.zeros(2), np.eye(2)), Statistics(np.zeros(2), np.diag([1.0, -1.0]))
     with pytest.raises(ValueError, match="positive semi-definite"):
         frechet_distance(good, bad)
@@ -111,7 +111,7 @@ def test_what_is_no_covariance_is_refused():
 
 
 @pytest.mark.parametrize("sizes", [[97], [1] * 97, [32, 32, 32, 1], [0, 50, 0, 47]])
-def test_running_statistics_are_numpys_whatever_the_batches(sizes):
+def test_running_statistics_equal_numpys_for_any_batches(sizes):
     features = sample(97, 12, 12)
     running = RunningStatistics(12)
     for batch in np.split(features, np.cumsum(sizes)[:-1]):
@@ -138,7 +138,7 @@ def test_single_precision_features_are_summed_in_double():
     np.testing.assert_allclose(running.statistics().covariance, np.cov(features.numpy().T.astype(float)), rtol=1e-9)
 
 
-def test_merged_shards_are_the_whole_and_the_other_shard_stays_as_it_was():
+def test_merged_shards_equal_the_whole_and_the_merged_shard_does_not_change():
     features = torch.from_numpy(sample(90, 10, 15))
     whole, empty = RunningStatistics(10), RunningStatistics(10)
     whole.update(features)
@@ -159,7 +159,7 @@ def test_merged_shards_are_the_whole_and_the_other_shard_stays_as_it_was():
     assert torch.equal(third.scatter, third_before[1])
 
 
-def test_what_has_no_statistics_is_refused():
+def test_too_few_samples_and_other_dimensions_are_refused():
     running = RunningStatistics(3)
     running.update(torch.ones(1, 3))
     with pytest.raises(ValueError, match="at least 2 samples, not 1"):

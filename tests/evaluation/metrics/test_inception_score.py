@@ -1,4 +1,4 @@
-"""The score against closed forms and torch-fidelity's."""
+"""The score equals closed forms and torch-fidelity's score."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_two_kinds_of_images_have_the_closed_form():
 
 
 @pytest.mark.parametrize("splits", [1, 5, 10])
-def test_score_is_that_of_torch_fidelity(splits):
+def test_score_equals_torch_fidelitys(splits):
     p = probabilities(200, 50)
     peer = isc_features_to_metric(torch.from_numpy(np.log(p)), splits=splits, shuffle=False)
     ours = inception_score(p, splits)
@@ -38,7 +38,7 @@ def test_score_is_that_of_torch_fidelity(splits):
     assert ours.std == pytest.approx(peer["inception_score_std"], rel=1e-8, abs=1e-12)
 
 
-def test_every_image_counts_where_the_splits_do_not_divide_them():
+def test_every_image_counts_if_the_splits_cannot_be_equal():
     p = probabilities(23, 5)
     baseline = inception_score(p, splits=10)
     for index in range(len(p)):
@@ -56,7 +56,7 @@ def test_order_matters_for_sorted_classes_unless_shuffled():
     assert shuffled != inception_score(sorted_by_class, shuffle_seed=4)
 
 
-def test_too_few_images_and_no_probabilities_are_refused():
+def test_too_few_images_and_invalid_probabilities_are_refused():
     with pytest.raises(UserError, match="at least 10 images, not 9"):
         inception_score(probabilities(9, 4))
     with pytest.raises(UserError, match="at least 1"):

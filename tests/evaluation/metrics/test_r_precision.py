@@ -1,4 +1,4 @@
-"""R-precision and retrieval: known answers, and independence of what must not matter."""
+"""R-precision and retrieval: known results, and what must not change them."""
 
 import pytest
 import torch
@@ -72,8 +72,8 @@ def test_folds_lose_no_image_and_give_mean_and_spread():
     assert result.std == pytest.approx(0.3)  # one fold at 1, nine at 0
 
 
-def test_as_many_classes_as_images_take_no_more_memory_than_the_features():
-    """COCO: every image is its own class; a list of candidates for each class would take their product."""
+def test_one_class_per_image_needs_little_memory():
+    """In COCO, every image is its own class: a list per class would grow with the square of the images."""
     import tracemalloc
 
     features = torch.randn(4000, 4, generator=torch.Generator().manual_seed(4))

@@ -1,4 +1,4 @@
-"""Attribute accuracy on the drawn data set, whose truth is known: read by an oracle, without any network."""
+"""Attribute accuracy on the toy data set: an oracle reads the attributes from images, without any network."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ class AttributeScore:
 
     @staticmethod
     def of(data_dir: str | Path, examples: Sequence[Example]) -> AttributeScore | None:
-        """A score for these examples, or None where the data set is not a drawn one."""
+        """A score for these examples, or None if the data set is not the toy data set."""
         truth = read_truth(data_dir)
         if truth is None:
             return None
         return AttributeScore([truth[example.key] for example in examples])
 
     def add(self, name: str, images: Tensor, examples: Iterable[int]) -> None:
-        """Read images [B, 3, S, S] in [−1, 1]; ``examples`` are the places of those whose captions they show."""
+        """Read images [B, 3, S, S] in [−1, 1]; ``examples`` are the indices of the examples that they should show."""
         truths = [self._truths[index] for index in examples]
         self._batches.setdefault(name, []).append((len(truths), attribute_accuracy(images.cpu(), truths)))
 
     def join(self) -> None:
-        """Take in what all processes have read of their shares of the batches (``distributed.share``)."""
+        """Collect the readings of all processes; each has read its share of the batches (``distributed.share``)."""
         parts = distributed.gather_objects(self._batches)
         names = sorted({name for part in parts for name in part})
         self._batches = {name: distributed.interleave([part.get(name, []) for part in parts]) for name in names}
 
     def mean(self, name: str) -> float:
-        """Share of the attributes that are right; a bird that is not found has none right."""
+        """Share of the attributes that are right; an image without a found bird has none right."""
         return self._scores(name)["mean"]
 
     def report(self) -> dict:
-        """For every name its mean, the share of birds found, and each attribute; and what guessing would give."""
+        """For every name: the mean, the share of birds found, and each attribute. Also the score of guessing."""
         return {**{name: self._scores(name) for name in self._batches}, "chance": chance_accuracy()}
 
     def _scores(self, name: str) -> dict[str, float]:

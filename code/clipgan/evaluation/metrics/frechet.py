@@ -1,7 +1,7 @@
 """The Fréchet distance between two Gaussians, and their statistics from a stream of features.
 
-FID (Heusel et al. 2017, arXiv:1706.08500) is this distance between Inception features of two sets of images. Nothing
-here touches a file.
+FID (Heusel et al. 2017, arXiv:1706.08500) is this distance between Inception features of two sets of images. This
+module uses no files.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Statistics:
 class RunningStatistics:
     """Mean and covariance of features that arrive in batches; the memory does not grow with their number.
 
-    Keeps the count, the mean and the scatter matrix Σ (x − mean)(x − mean)ᵀ in float64 and joins batches by the
-    pairwise update of Chan, Golub & LeVeque (1979): no large sums are subtracted, so features far from zero lose
-    nothing.
+    It keeps the count, the mean and the scatter matrix Σ (x − mean)(x − mean)ᵀ in float64. Batches are joined by the
+    pairwise update of Chan, Golub & LeVeque (1979). It subtracts no large sums, so features far from zero lose no
+    precision.
     """
 
     def __init__(self, dims: int, device: torch.device | str = "cpu"):
@@ -57,14 +57,14 @@ class RunningStatistics:
             return
         features = features.to(self.mean)
         mean = features.mean(dim=0)
-        # The distance of the two means is one more row of the batch's own deviations.
+        # The scaled difference of the two means acts as one more row of deviations.
         between = self._join(len(features), mean)
         rows = torch.cat([features - mean, between[None]])  # [N + 1, D]
         self.scatter.addmm_(rows.T, rows)
 
     @torch.no_grad()
     def merge(self, other: RunningStatistics) -> None:
-        """Take in what another process or shard has seen; ``other`` is left as it is."""
+        """Add the statistics of another process or shard; ``other`` is not changed."""
         if other.mean.shape != self.mean.shape:
             raise ValueError(f"{len(other.mean)} dimensions cannot be merged into {len(self.mean)}")
         if other.count == 0:
@@ -73,13 +73,13 @@ class RunningStatistics:
         self.scatter += other.scatter.to(self.scatter) + torch.outer(between, between)
 
     def cpu(self) -> RunningStatistics:
-        """The same on the CPU."""
+        """The same statistics on the CPU."""
         other = RunningStatistics(len(self.mean))
         other.count, other.mean, other.scatter = self.count, self.mean.cpu(), self.scatter.cpu()
         return other
 
     def _join(self, count: int, mean: Tensor) -> Tensor:
-        """Move count and mean; returns d with d dᵀ = what the distance of the two means adds to the scatter."""
+        """Update count and mean; returns d, where d dᵀ is what the difference of the two means adds to the scatter."""
         total = self.count + count
         distance = mean - self.mean
         between = distance * (self.count * count / total) ** 0.5
@@ -102,11 +102,13 @@ class RunningStatistics:
 def frechet_distance(a: Statistics, b: Statistics) -> float:
     """Squared Fréchet distance |μa − μb|² + tr(Σa + Σb − 2 (Σa Σb)^½) of two Gaussians, in float64.
 
-    With Σa = F Fᵀ, the eigenvalues of Σa Σb that are not 0 are those of the symmetric Fᵀ Σb F, so the trace of the
-    root is the sum of their roots. F comes from a pivoted Cholesky factorization, which stops at the rank: no matrix
-    root, no complex numbers, nothing added to the diagonal. Where a covariance lacks rank (fewer samples than
-    dimensions) the matrix has only as many rows as there is rank, and the eigenvalues that are 0 in truth (whose
-    rounding errors a root would blow up from 1e-16 to 1e-8) do not occur.
+    With Σa = F Fᵀ, the non-zero eigenvalues of Σa Σb are those of the symmetric matrix Fᵀ Σb F. So the trace of the
+    matrix root is the sum of their square roots. F comes from a pivoted Cholesky factorization, which stops at the
+    rank. This needs no matrix root and no complex numbers, and adds nothing to the diagonal.
+
+    A covariance lacks full rank if there are fewer samples than dimensions. Then Fᵀ Σb F has only as many rows as the
+    rank of Σa, and the eigenvalues that are exactly 0 do not occur. A square root would enlarge their rounding errors
+    from 1e-16 to 1e-8.
 
     Raises:
         ValueError: different dimensions, or a covariance that is not positive semi-definite.
@@ -125,24 +127,24 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
         root_trace = float(np.sqrt(eigenvalues.clip(min=0)).sum())
     difference = a.mean.astype(np.float64) - b.mean
     traces = np.trace(a.covariance, dtype=np.float64) + np.trace(b.covariance, dtype=np.float64)
-    # Rounding can leave equal statistics a hair below zero, where no distance is.
+    # Rounding can make the distance of equal statistics slightly negative.
     return max(0.0, float(difference @ difference + traces - 2 * root_trace))
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
-    """F [D, rank] with F Fᵀ = covariance [D, D], for a positive semi-definite one."""
+    """F [D, rank] with F Fᵀ = covariance [D, D], which must be positive semi-definite."""
     dims, matrix = len(covariance), covariance.astype(np.float64)
     largest = matrix.diagonal().max()
     if not matrix.any():
         return np.zeros((dims, 0))
-    tolerance = dims * np.finfo(np.float64).eps * largest  # below this a pivot is rounding
+    tolerance = dims * np.finfo(np.float64).eps * largest  # a pivot below this is a rounding error
     cholesky, pivots, rank, _ = scipy.linalg.lapack.dpstrf(matrix, lower=1, tol=tolerance)
     factor = np.empty((dims, rank))
     factor[pivots - 1] = np.tril(cholesky)[:, :rank]
     lost = matrix.diagonal() - np.square(factor).sum(axis=1)
     if largest > 0 and np.abs(lost).max() <= 2 * tolerance:
         return factor
-    # Not quite positive semi-definite, as files in single precision: drop what is negative, as long as that is little.
+    # Covariances saved in single precision are not quite positive semi-definite: drop small negative eigenvalues.
     eigenvalues, vectors = np.linalg.eigh(matrix)
     if eigenvalues[0] < -1e-3 * eigenvalues[-1]:
         raise ValueError(f"the covariance is not positive semi-definite: it has the eigenvalue {eigenvalues[0]:g}")

@@ -1,4 +1,4 @@
-"""The Inception Score of class probabilities (Salimans et al. 2016, arXiv:1606.03498, section 4). No files here."""
+"""The Inception Score of class probabilities (Salimans et al. 2016, arXiv:1606.03498, section 4). Uses no files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def inception_score(probabilities: np.ndarray, splits: int = 10, *, shuffle_seed
 
     Raises:
         UserError: fewer images than splits.
-        ValueError: rows that are no probabilities.
+        ValueError: the rows are not probabilities.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if probabilities.ndim != 2:

@@ -16,7 +16,7 @@ CHUNK = 256  # queries at once: bounds the memory
 
 @dataclass(frozen=True)
 class RPrecision:
-    """Share of the images that find their caption: mean and standard deviation over the folds."""
+    """Share of the images that find their caption: mean, and standard deviation over the folds."""
 
     mean: float
     std: float
@@ -39,11 +39,11 @@ def retrieval_hits(
     candidates: int = 100,
     seed: int = 0,
 ) -> tuple[Tensor, int]:
-    """For every query, whether its own target is nearer by cosine than each of others of other classes.
+    """For every query, whether its own target has a higher cosine than all other candidates.
 
-    The others are drawn without replacement, for each query from a generator seeded with ``seed`` and the query's
-    place; so the result depends neither on batches nor on processes. A tie is a miss: an encoder that maps
-    everything to one point scores 0, not 1.
+    The other candidates are targets of other classes, drawn without replacement. Each query has its own random
+    generator, seeded with ``seed`` and the query's index, so the result depends neither on batches nor on processes.
+    A tie is a miss: an encoder that maps everything to one point scores 0, not 1.
 
     Args:
         queries: [N, E]; targets: [M, E], each encoded once, however often it is drawn.
@@ -60,7 +60,7 @@ def retrieval_hits(
     queries, targets = F.normalize(queries.double(), dim=-1), F.normalize(targets.double(), dim=-1)
     places = _places_of_classes(target_classes.cpu().numpy())
     empty = np.zeros(0, dtype=np.int64)
-    own_places = [places.get(int(c), empty) for c in query_classes.tolist()]  # references: one array a class
+    own_places = [places.get(int(c), empty) for c in query_classes.tolist()]  # references: one array per class
     others = min(candidates - 1, len(targets) - max(len(rows) for rows in own_places))
     if others < 1:
         raise UserError("R-precision needs captions of at least two classes in the split")
@@ -76,7 +76,7 @@ def retrieval_hits(
 
 
 def _places_of_classes(classes: np.ndarray) -> dict[int, np.ndarray]:
-    """Class → its rows, ascending; all of them together hold each row once, however many classes there are."""
+    """Class → its rows, ascending. Each row is stored once, so many classes need no more memory."""
     order = np.argsort(classes, kind="stable")
     values, starts = np.unique(classes[order], return_index=True)
     return {int(c): rows for c, rows in zip(values, np.split(order, starts[1:]), strict=True)}
@@ -85,12 +85,12 @@ def _places_of_classes(classes: np.ndarray) -> dict[int, np.ndarray]:
 def _draw_others(total: int, own_class: np.ndarray, count: int, seed: tuple[int, int]) -> np.ndarray:
     """``count`` different rows of ``total`` that are not in ``own_class`` (ascending)."""
     places = np.random.default_rng(seed).choice(total - len(own_class), count, replace=False)
-    # The i-th row outside the class comes after as many rows of the class as lie before it.
+    # ``places`` count only the rows outside the class: add the number of the class's rows before each.
     return places + np.searchsorted(own_class - np.arange(len(own_class)), places, side="right")
 
 
 def r_precision(hits: Tensor, candidates: int, folds: int = 10) -> RPrecision:
-    """Mean and standard deviation over ``folds`` parts that lose no image (Xu et al. 2018, §4.1, protocol of R = 1).
+    """Mean, and standard deviation over ``folds`` parts of all images (Xu et al. 2018, §4.1, protocol of R = 1).
 
     Args:
         hits: bool [N] of :func:`retrieval_hits`.
