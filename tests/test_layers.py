@@ -1,6 +1,7 @@
 """Imports point one way, and the method knows nothing of files, configs and processors."""
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "code" / "clipgan"
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "code" / "clipgan"
+SCRIPTS = sorted([*ROOT.glob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "bench").glob("*.py")])
 
 # What each part may import besides itself. `machine.door` is open to all.
 ALLOWED = {
@@ -59,3 +62,13 @@ def test_the_method_reaches_neither_config_nor_runs_nor_machine(part):
     assert f"clipgan.{part}" in reached
     others = {"clipgan", "clipgan.errors", "clipgan.machine", "clipgan.machine.door"}
     assert {name for name in reached if not name.startswith(f"clipgan.{part}")} <= others
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_the_scripts_import_from_the_package_is_there(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("clipgan"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name):  # a module of a package
+                    importlib.import_module(f"{node.module}.{alias.name}")

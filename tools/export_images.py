@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from clipgan.data.from_config import read_split
 from clipgan.evaluation.encoding import evaluation_image
-from clipgan.evaluation.sampling import PngWriter, spread
+from clipgan.evaluation.sampling import PngWriter, evenly_spaced
 from clipgan.flags import add_common_flags, config_from_flags, run_script
 
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     config = config_from_flags(args)
     examples = read_split(config, args.split)
-    examples = spread(examples, args.count or len(examples))
+    examples = evenly_spaced(examples, args.count or len(examples))
     with PngWriter(config.WORKERS) as writer:
         for example in tqdm(examples, desc=args.split, unit="img"):
             writer.write(Path(args.out) / f"{example.key}.png", evaluation_image(example, config))

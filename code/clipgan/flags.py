@@ -75,7 +75,7 @@ def config_from_flags(args: argparse.Namespace, path: str | Path | None = None) 
 # Flags that set a config key.
 _SHORTHANDS = {"gpu": "GPU_ID", "data_dir": "DATA_DIR", "NET_G": "TRAIN.NET_G", "manualSeed": "SEED"}
 
-# What may differ between the parts of a resumed run without being said: where it runs, not what it computes.
+# Keys that a resumed run may change without --set: they say where it runs, not what it computes.
 _OF_THE_MACHINE = ("GPU_ID", "CUDA", "WORKERS")
 
 

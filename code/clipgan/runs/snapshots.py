@@ -58,7 +58,7 @@ def load_generator(path: str | Path, architecture: dict, encoder: str | None = N
     """Read a generator's snapshot.
 
     Args:
-        path: a snapshot of ours, or a state dict published for DM-GAN.
+        path: a snapshot of this project, or a state dict published for DM-GAN.
         architecture: the arguments of :class:`Generator` that the config and its encoder ask for.
         encoder: the fingerprint of the encoder whose text features it will be given; None does not care.
 

@@ -121,7 +121,7 @@ def generator_losses(
     class_ids: Tensor,
     config: Config,
 ) -> dict[str, Tensor]:
-    """Everything that the generator is trained on, for both views (DM-GAN, eq. 10-12; DM-GAN+CL, eq. 4).
+    """Everything that the generator is trained on, for both views (DM-GAN, eq. 10-12, and NT-Xent as in DM-GAN+CL).
 
     Returns:
         ``adversarial`` (unconditional + conditional, over all sizes), ``words``, ``sentence``, ``contrastive``, ``kl``,
