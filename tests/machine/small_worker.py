@@ -39,6 +39,19 @@ def gathered_gradient() -> list[torch.Tensor]:
     return distributed.gather_objects(x.grad)
 
 
+def far_from_zero() -> list[dict[str, torch.Tensor]]:
+    """Outputs and running variances of numbers whose mean is large and whose variance is small or none."""
+    torch.manual_seed(0)
+    numbers = torch.cat([20 + 0.01 * torch.randn(8, 4), torch.full((8, 4), 15.3)], dim=1).double()
+    network = nn.Sequential(nn.BatchNorm1d(8))
+    whole = nn.BatchNorm1d(8).double()
+    distributed.synchronise_batch_norm(network)
+    share = distributed.own_slice(numbers)
+    ours, exact = network(share.float()), distributed.own_slice(whole(share.new_tensor(numbers.tolist())))
+    found = {"out": ours.detach(), "exact": exact.detach(), "variance": network[0].running_var}
+    return distributed.gather_objects(found | {"exact variance": whole.running_var})
+
+
 def statistics(synchronised: bool, per_process: int) -> list[dict[str, torch.Tensor]]:
     """Running statistics of each process's average after a batch of the numbers 0, 1, 2, … shared among them."""
     network = nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))
@@ -62,6 +75,7 @@ def main(path: str) -> None:
         "gradients": gathered_gradient(),
         "own": statistics(synchronised=False, per_process=4),
         "synchronised": statistics(synchronised=True, per_process=4),
+        "far": far_from_zero(),
         "one value each": statistics(synchronised=True, per_process=1),
     }
     if distributed.is_main():

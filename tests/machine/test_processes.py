@@ -190,3 +190,10 @@ def test_a_synchronised_batch_norm_has_the_statistics_of_all_numbers(small, name
     for state in small[name]:
         torch.testing.assert_close(state["1.running_mean"], torch.full((2,), 0.1 * numbers.mean().item()))
         torch.testing.assert_close(state["1.running_var"], torch.full((2,), 0.9 + 0.1 * numbers.var().item()))
+
+
+def test_a_synchronised_batch_norm_keeps_its_digits_far_from_zero(small):
+    for found in small["far"]:
+        torch.testing.assert_close(found["variance"].double(), found["exact variance"], rtol=1e-3, atol=0)
+        torch.testing.assert_close(found["out"][:, :4].double(), found["exact"][:, :4], rtol=0, atol=0.02)
+        assert found["out"][:, 4:].abs().max() < 1e-3  # a constant is its own mean

@@ -41,6 +41,7 @@ def in_state(number: int, prepare: Callable[[], None]) -> None:
 
     def saving(self, position):
         if position.step == number:
+            self._wait()  # the state before is not the one to be cut
             prepare()
         save(self, position)
 

@@ -9,12 +9,14 @@ import torch
 
 from clipgan.config import Config
 from clipgan.evaluation.sampling import generate
+from clipgan.machine.precision import full_precision
 from clipgan.networks.clip_encoder import ClipEncoder
 from clipgan.networks.generator import Generator
 from clipgan.visualize import save_attention_sheet, save_grid, to_image
 
 
 @torch.no_grad()
+@full_precision()
 def draw_captions(
     generator: Generator,
     encoder: ClipEncoder,

@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from clipgan.losses.float32 import in_float32
 from clipgan.machine.door import faster_on_cpu
 
-# Elements of the largest tensor, [Bt, Bi, W, D or R], above which captions are taken in parts (512 MiB in float32).
-_ELEMENTS_AT_ONCE = 2**27
+# Elements of the largest tensor, [Bt, Bi, W, D or R], above which captions are taken in parts. It has 128 MiB in
+# float32, and a few of its size are kept for the backward pass.
+_ELEMENTS_AT_ONCE = 2**25
 
 
 def region_attention(scores: Tensor, word_mask: Tensor, gamma1: float) -> Tensor:

@@ -15,8 +15,8 @@ from clipgan.machine import distributed
 class CompiledFunction:
     """A function through ``torch.compile``, or as it is from the first time that it cannot be compiled.
 
-    Only a failure to compile has this remedy. What goes wrong while computing, such as a lack of memory or a broken
-    connection to another process, is raised.
+    Only a failure to compile the forward pass has this remedy. What goes wrong in the backward pass or while computing,
+    such as a lack of memory or a broken connection to another process, is raised.
 
     Args:
         function: of tensors.
@@ -37,6 +37,8 @@ class CompiledFunction:
             try:
                 return self._compiled(*arguments)
             except (TorchDynamoException, OSError, ImportError) as error:  # the last two: no compiler, no Triton
+                if isinstance(error, ConnectionError):
+                    raise
                 if isinstance(getattr(error, "inner_exception", None), torch.OutOfMemoryError):
                     raise
                 self._compiled = None

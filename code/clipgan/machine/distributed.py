@@ -251,17 +251,17 @@ class GlooBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(x.shape)}")
         others = [dimension for dimension in range(x.ndim) if dimension != 1]
         variance, mean = torch.var_mean(x.float(), others, correction=0)
-        moments = torch.stack([mean, variance + mean.square()]).double()
-        mean, square = all_reduce(moments) / world_size()  # [C] each
-        variance = square - mean.square()
+        variance, mean = variance.double(), mean.double()  # the squares of large means would drown small variances
+        mean, square = all_reduce(torch.stack([mean, variance + mean.square()])) / world_size()  # [C] each
+        variance = (square - mean.square()).clamp_min(0)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
             self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps).float()
-        shift = self.bias - mean.float() * scale
         shape = (1, -1, *[1] * (x.ndim - 2))
-        return (x.float() * scale.view(shape) + shift.view(shape)).to(x.dtype)
+        centred = x.float() - mean.float().view(shape)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
 
 @torch.no_grad()

@@ -199,7 +199,7 @@ def pretrain(
     if train.COMPILE:
         compile_forward(encoder, varying=[(1, 1)])  # the captions' length
 
-    with state, StopSignals() as stop:
+    with StopSignals() as stop, state:
         while position.step < total or position.batch:
             encoder.train()
             sampler.set_epoch(position.epoch, position.batch)

@@ -190,7 +190,7 @@ def train_gan(
     progress.start(position.step)
     report = EpochReport(config, networks, average, folder, progress, measure, draw)
 
-    with state, StopSignals() as stop:
+    with StopSignals() as stop, state:
         while position.step < total or position.batch:
             networks.generator.train()
             sampler.set_epoch(position.epoch, position.batch)

@@ -34,7 +34,7 @@ class TrainedNetwork:
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)  # at once: the next update needs the memory
+        self.optimizer.zero_grad(set_to_none=True)  # at once: in one process, the next update needs the memory
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name).state_dict() for name in ("network", "optimizer", "scaler")}
