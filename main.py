@@ -94,17 +94,17 @@ def _train(config: Config, encoder: ClipEncoder, device: torch.device, earlier: 
         networks.load(config)
     monitor = Monitor(examples, encoder, config, device)
     grid = SnapshotGrid(examples["test"], encoder, config, device)
-    folder = open_run(config, earlier)
-    sizes = "/".join(str(size) for size in config.image_sizes)
-    print(f"{len(examples['train'])} training images from {config.DATA_DIR}, sizes {sizes} px")
-    print(f"{encoder.spec.name} on {device}, {precision}, writing to {folder.root}")
-    print(batch_line(config))
-    draw = functools.partial(grid, folder=folder)
-    last = train_gan(
-        config, networks, encoder, dataset, device, folder, measure=monitor, draw=draw, resume=earlier is not None
-    )
-    folder.finish()
-    print(f"the last generator is {last}")
+    with open_run(config, earlier) as folder:
+        sizes = "/".join(str(size) for size in config.image_sizes)
+        print(f"{len(examples['train'])} training images from {config.DATA_DIR}, sizes {sizes} px")
+        print(f"{encoder.spec.name} on {device}, {precision}, writing to {folder.root}")
+        print(batch_line(config))
+        draw = functools.partial(grid, folder=folder)
+        last = train_gan(
+            config, networks, encoder, dataset, device, folder, measure=monitor, draw=draw, resume=earlier is not None
+        )
+        folder.finish()
+        print(f"the last generator is {last}")
 
 
 def _validate(config: Config, generator: torch.nn.Module, encoder: ClipEncoder, device: torch.device) -> None:

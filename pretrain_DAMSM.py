@@ -47,15 +47,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     examples = {split: read_split(config, split) for split in ("train", "test")}
     dataset = training_set(config, examples["train"], [config.image_size], encoder.tokenize)
-    folder = open_run(config, earlier)
-    print(f"{len(examples['train'])} training and {len(examples['test'])} test images from {config.DATA_DIR}")
-    print(f"{encoder.spec.name} on {device}, {precision}, images of {config.image_size} px, writing to {folder.root}")
-    print(batch_line(config))
-    validate = Validation(examples["test"], config, device, folder)
-    best = pretrain(config, encoder.to(device), dataset, device, folder, validate, resume=earlier is not None)
-    folder.finish()
-    if best.is_file():
-        print(f"the best encoder is {best}")
+    with open_run(config, earlier) as folder:
+        print(f"{len(examples['train'])} training and {len(examples['test'])} test images from {config.DATA_DIR}")
+        size = f"images of {config.image_size} px"
+        print(f"{encoder.spec.name} on {device}, {precision}, {size}, writing to {folder.root}")
+        print(batch_line(config))
+        validate = Validation(examples["test"], config, device, folder)
+        best = pretrain(config, encoder.to(device), dataset, device, folder, validate, resume=earlier is not None)
+        folder.finish()
+        if best.is_file():
+            print(f"the best encoder is {best}")
 
 
 if __name__ == "__main__":

@@ -250,6 +250,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
+def config_from_dict(values: dict, source: str) -> Config:
+    """A checked config of what ``dataclasses.asdict`` made of one; raises as :func:`load_config`."""
+    config = Config()
+    _update(config, values, "", source, [])
+    check(config, source)
+    return config
+
+
 def save_config(config: Config, path: str | Path) -> None:
     """Write every key with its resolved value; :func:`load_config` reads the file back to an equal config."""
     Path(path).write_text(to_yaml(config), encoding="utf-8")

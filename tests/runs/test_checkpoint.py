@@ -29,11 +29,32 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"net\.pth: cannot be written \(disk full.*make room"):
         checkpoint.save(path, "generator", architecture={}, weights={})
     monkeypatch.undo()
     assert checkpoint.load(path, "generator", made_by="main.py")["architecture"] == ARCHITECTURE
     assert [file.name for file in tmp_path.iterdir()] == ["net.pth"]
+
+
+def test_pytorchs_own_error_of_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
+    def fail(content, file):
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 121664 vs 121552")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(UserError, match=r"net\.pth: cannot be written .*MB are free there.*make room"):
+        checkpoint.save(tmp_path / "net.pth", "generator", architecture={}, weights={})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_written_nor_accepted(tmp_path, value):
+    weights = {"a": torch.ones(3), "b.weight": torch.tensor([1.0, value])}
+    with pytest.raises(UserError, match=r"net\.pth: is not written, because b\.weight of the generator holds NaN"):
+        checkpoint.save(tmp_path / "net.pth", "generator", architecture=ARCHITECTURE, weights=weights)
+    content = {"format": checkpoint.FORMAT, "kind": "generator", "architecture": ARCHITECTURE, "weights": weights}
+    torch.save(content, tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"net\.pth: b\.weight of the generator holds NaN or infinities"):
+        checkpoint.load(tmp_path / "net.pth", "generator", made_by="main.py")
 
 
 def test_a_missing_file_says_what_writes_it(tmp_path):

@@ -47,10 +47,10 @@ def test_each_update_changes_its_own_network_and_leaves_no_gradient_behind(setti
         assert not all(map(torch.equal, own, self.network.parameters()))
         updated.append(self.network)
 
-    def after_all_updates(self, network):
+    def after_all_updates(self, network, *made):
         every = [*networks.generator.parameters(), *networks.discriminators.parameters(), *encoder.parameters()]
         assert all(parameter.grad is None for parameter in every)
-        average(self, network)
+        average(self, network, *made)
 
     monkeypatch.setattr(TrainedNetwork, "update", watched)
     monkeypatch.setattr(EMA, "update", after_all_updates)

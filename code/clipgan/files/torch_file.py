@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipgan.errors import UserError
 from clipgan.files.archives import open_archive, read_member
-from clipgan.files.gate import reading, refuse_other_files, require_file
+from clipgan.files.gate import reading, refuse_other_files, require_file, short
 from clipgan.files.pickles import PLAIN, Foreign, PlainUnpickler, Refused
 
 EXPECTED = "a file that torch.save wrote"
@@ -82,8 +82,10 @@ def read_torch_file(path: str | Path, *, foreign: bool = False, expected: str = 
             return _read_legacy(path, foreign)
         except Refused as error:
             raise ValueError(f"refused, because it asks for {error}") from None
-        except (pickle.UnpicklingError, EOFError, struct.error, IndexError, UnicodeDecodeError, KeyError) as error:
-            raise ValueError(f"is damaged or no checkpoint ({type(error).__name__}: {str(error)[:100]})") from None
+        except (UserError, OSError, RecursionError, MemoryError):
+            raise
+        except Exception as error:  # broken bytes make an unpickler raise nearly anything
+            raise ValueError(f"is damaged or no checkpoint ({type(error).__name__}: {str(error)[:150]})") from None
 
 
 def is_torchscript(path: str | Path) -> bool:
@@ -99,13 +101,15 @@ def _is_program(names: list[str]) -> bool:
     return any("/code/" in name for name in names)
 
 
-def _functions(foreign: bool, program: bool) -> dict:
+def _functions(size: int, program: bool = False) -> dict:
+    """What the pickle of a file of ``size`` bytes may call."""
+    rebuild_tensor = _Tensors(size)
     storages = {name: _StorageType(dtype) for name, dtype in _DTYPES.items()}
     return _Functions(
         {
             **PLAIN,
-            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-            ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+            ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+            ("torch._utils", "_rebuild_tensor"): rebuild_tensor,
             ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
             ("torch.nn.parameter", "Parameter"): _rebuild_parameter,
             ("torch", "Size"): PLAIN["builtins", "tuple"],
@@ -134,22 +138,34 @@ class _Functions(dict):
         return super().get(key, default)
 
 
-def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_rest: Any) -> Tensor | None:
-    """A tensor of its own memory, if its storage holds all that it claims."""
-    paired = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= 16
-    numbers = [offset, *size, *stride] if paired else [None]
-    if not isinstance(storage, _Storage) or any(type(n) is not int or n < 0 for n in numbers):
-        raise ValueError("a tensor is described wrongly")
-    count = math.prod(size)
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else offset
-    if count > storage.numel or (count and last >= storage.numel):
-        raise ValueError(f"a tensor of {count} numbers claims more than its storage of {storage.numel} holds")
-    if storage.flat is None:
-        return None
-    alone = not storage.used and count == storage.numel
-    storage.used = True
-    tensor = storage.flat.as_strided(size, stride, offset)
-    return tensor if alone and tensor.is_contiguous() else tensor.clone(memory_format=torch.contiguous_format)
+class _Tensors:
+    """Makes tensors of their own memory and of the layout that they had, if their storages hold all that they claim.
+
+    Tensors may share a storage, or repeat its numbers. So all of them together may need more memory than the file has,
+    but not much more.
+    """
+
+    def __init__(self, size: int):
+        self._left = 4 * size + (1 << 20)  # bytes
+
+    def __call__(self, storage: Any, offset: Any, size: Any, stride: Any, *_rest: Any) -> Tensor | None:
+        paired = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= 16
+        numbers = [offset, *size, *stride] if paired else [None]
+        if not isinstance(storage, _Storage) or any(type(n) is not int or n < 0 for n in numbers):
+            raise ValueError("a tensor is described wrongly")
+        count = math.prod(size)
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else offset
+        if count and last >= storage.numel:
+            raise ValueError(f"a tensor of {short(list(size))} claims more than its storage of {storage.numel} holds")
+        self._left -= count * (storage.flat.element_size() if storage.flat is not None else 1)
+        if self._left < 0:
+            raise ValueError("its tensors claim much more memory than the file has")
+        if storage.flat is None:
+            return None
+        alone = not storage.used and count == storage.numel
+        storage.used = True
+        tensor = storage.flat.as_strided(size, stride, offset)
+        return tensor if alone and tensor.is_contiguous() else tensor.clone()
 
 
 def _rebuild_parameter(data: Any = None, *_rest: Any) -> Any:
@@ -198,7 +214,8 @@ def _read_archive(path: str | Path, foreign: bool) -> Any:
             raise ValueError("its pickle is larger than any that describes weights")
         program = _is_program(names)
         content = io.BytesIO(read_member(archive, main))
-        value = PlainUnpickler(content, _functions(foreign, program), storage, foreign or program).load()
+        functions = _functions(require_file(path), program)
+        value = PlainUnpickler(content, functions, storage, foreign or program).load()
         return _weights_of(value) if program else value
 
 
@@ -274,7 +291,7 @@ def _view(storage: _Storage, identifier: tuple) -> _Storage:
 
 def _pickle(file: Any, size: int, persistent: Callable[[Any], Any] | None = None, foreign: bool = False) -> Any:
     """The next pickle of a file, which then stands behind it."""
-    functions = _functions(foreign, program=False) if persistent else PLAIN
+    functions = _functions(size) if persistent else PLAIN
     return PlainUnpickler(_Bounded(file, size), functions, persistent, foreign).load()
 
 

@@ -8,19 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clipgan.errors import UserError
+from clipgan.files import shapes
+from clipgan.files.gate import MEGABYTE, reading, short
+from clipgan.files.torch_file import read_torch_file
 from clipgan.runs.published import import_dmgan_discriminator, import_dmgan_generator
 
 __all__ = ["import_dmgan_discriminator", "import_dmgan_generator", "load", "load_weights", "save", "write_atomically"]
 
 FORMAT = "clipgan 1"
+Network = TypeVar("Network", bound=nn.Module)
+
+CHECKPOINT = shapes.record(
+    {
+        "format": shapes.one_of(FORMAT),
+        "kind": shapes.text(100),
+        "architecture": shapes.mapping_of(shapes.anything, at_most=100),
+        "weights": shapes.WEIGHTS,
+    },
+    {"epoch": shapes.whole(0, 10**12), "step": shapes.whole(0, 10**12), "encoder": shapes.text(100)},
+    others=True,
+)
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -35,22 +51,49 @@ def write_atomically(path: str | Path, content: Any) -> None:
     """``torch.save`` to a temporary file beside ``path``, flushed to the disk, then renamed over it.
 
     Whoever reads ``path`` sees the old file or the new one, never a part, also when the machine stops in between.
+
+    Raises:
+        UserError: it cannot be written, on a full disk for example; what was at ``path`` is still there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        # PyTorch's writer says of a full disk only that it stands at an unexpected place.
+        if isinstance(error, RuntimeError) and "unexpected pos" not in str(error) and "Writer" not in str(error):
+            raise
+        raise UserError(f"{path}: cannot be written ({_reason(error, path)}); {_WRITE_REMEDY}") from None
+
+
+_WRITE_REMEDY = "what was saved before is still there: make room or choose another OUTPUT_DIR, then go on with --resume"
+
+
+def _reason(error: Exception, path: Path) -> str:
+    free = ""
+    if path.parent.is_dir():
+        free = f", {shutil.disk_usage(path.parent).free / MEGABYTE:,.0f} MB are free there"
+    said = error.strerror or str(error) if isinstance(error, OSError) else "the disk did not take all of it"
+    return f"{said}{free}"
 
 
 def save(path: str | Path, kind: str, *, architecture: dict, weights: dict, **extra: Any) -> None:
-    """Write a checkpoint of one network."""
+    """Write a checkpoint of one network.
+
+    Raises:
+        UserError: its weights are not finite; or as :func:`write_atomically`.
+    """
+    broken = shapes.not_finite(weights.items())
+    if broken:
+        raise UserError(f"{path}: is not written, because {broken} of the {kind} holds NaN or infinities")
     content = {"format": FORMAT, "kind": kind, "architecture": architecture, "weights": weights, **extra}
     write_atomically(path, content)
 
@@ -64,30 +107,85 @@ def load(path: str | Path, kind: str, *, made_by: str, allow_published: bool = F
         made_by: the command that writes such files, for the error when there is none.
         allow_published: also take a bare state dict, as published for DM-GAN; it comes back as ``weights`` alone.
 
+    Returns:
+        The content, in the shape of ``CHECKPOINT``: every weight is a finite tensor of real numbers.
+
     Raises:
-        UserError: the file is missing, damaged, or of another kind.
+        UserError: the file is missing, damaged, of another kind, or of another shape.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no {kind} checkpoint at {path}: {made_by} writes one")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} is damaged or no checkpoint: {reason}") from None
-    if isinstance(content, dict) and content.get("format") == FORMAT:
-        if content["kind"] != kind:
-            raise UserError(f"{path} holds a {content['kind']}, not a {kind}")
-        return content
-    if allow_published and isinstance(content, dict) and all(torch.is_tensor(v) for v in content.values()):
-        return {"weights": content}
-    raise UserError(f"{path} is no {kind} checkpoint of this project: {made_by} writes one")
+    expected = f"a {kind} checkpoint, which {made_by} writes"
+    content = read_torch_file(path, expected=expected)
+    with reading(path, expected):
+        if isinstance(content, dict) and content.get("format") == FORMAT:
+            if content.get("kind") != kind:
+                raise UserError(f"{path} holds a {short(content.get('kind'))[1:-1]}, not a {kind}")
+            CHECKPOINT(content, "it")
+        elif allow_published and isinstance(content, dict) and all(torch.is_tensor(v) for v in content.values()):
+            shapes.WEIGHTS(content, "it")
+            content = {"weights": dict(content)}
+        else:
+            raise UserError(f"{path} is no {kind} checkpoint of this project: {made_by} writes one")
+        require_finite(content["weights"], f"the {kind}")
+    return content
+
+
+def require_finite(weights: dict[str, Tensor], what: str) -> None:
+    """Refuse weights with NaN or infinities, and variances below 0, whose root is NaN.
+
+    Raises:
+        UserError: names the tensor.
+    """
+    broken = shapes.not_finite(weights.items())
+    if broken:
+        raise UserError(f"{broken} of {what} holds NaN or infinities: the run that wrote it had diverged")
+    for name, tensor in weights.items():
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise UserError(f"{name} of {what} holds variances below 0")
+
+
+def load_into(build: Callable[[], Network], weights: dict[str, Tensor], path: str | Path) -> Network:
+    """A network with the weights of a file; memory is taken for what the file holds only.
+
+    Args:
+        build: makes the network. It is called for PyTorch's meta device, on which tensors have shapes but no memory.
+        weights: finite, see :func:`load`.
+        path: of the file, for the message.
+
+    Raises:
+        UserError: names or shapes differ; the first of them are named.
+    """
+    with torch.device("meta"):
+        network = build()
+    require_same_shapes(network.state_dict(), weights, path)
+    kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    network.load_state_dict({name: tensor.to(kinds[name]) for name, tensor in weights.items()}, assign=True)
+    for weight in network.parameters():  # assigned ones take this from the file's tensors
+        weight.requires_grad_(True)
+    return network
+
+
+def require_same_shapes(wanted: dict[str, Tensor], found: dict[str, Tensor], path: str | Path) -> None:
+    """Compare names, shapes and kinds of numbers of a network's weights with those of a file.
+
+    Raises:
+        UserError: the first differences are named.
+    """
+    differences = [f"lacks {name}" for name in wanted if name not in found]
+    differences += [f"has {short(name)[1:-1]}, which is unknown here" for name in found if name not in wanted]
+    for name, tensor in wanted.items():
+        if name in found and found[name].shape != tensor.shape:
+            differences.append(f"has {name} as {list(found[name].shape)}, not {list(tensor.shape)}")
+        elif name in found and found[name].is_floating_point() != tensor.is_floating_point():
+            differences.append(f"has {name} in {found[name].dtype}, not {tensor.dtype}")
+    if differences:
+        more = f", and {len(differences) - 3} more differences" if len(differences) > 3 else ""
+        raise UserError(f"{path} does not fit this architecture: it {', it '.join(differences[:3])}{more}")
 
 
 def load_weights(network: nn.Module, weights: dict, path: str | Path) -> None:
-    """Strict ``load_state_dict`` whose error fits a line."""
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} does not fit this architecture: {reason[:300]}") from None
+    """Copy a file's weights into a network that has memory already; raises as :func:`require_same_shapes`."""
+    require_same_shapes(network.state_dict(), weights, path)
+    network.load_state_dict(weights)

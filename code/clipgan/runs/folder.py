@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from clipgan.config import Config, save_config
 from clipgan.errors import UserError
 from clipgan.machine import distributed
 from clipgan.runs.curves import draw_curves, write_tensorboard
+from clipgan.runs.lock import locked
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,10 @@ class RunFolder:
         """Make the folder and write the resolved config into it; an earlier run there is moved aside, not lost."""
         folder = RunFolder.of(config)
         if distributed.is_main():
-            folder._move_aside()
+            try:
+                folder._move_aside()
+            except OSError as error:
+                raise UserError(f"{folder.root}: cannot be moved aside ({error.strerror})") from None
             folder.prepare(config)
         distributed.barrier()
         return folder
@@ -104,12 +110,21 @@ class RunFolder:
         print(f"an earlier run was in {self.root}: it is now in {aside}")
 
 
-def open_run(config: Config, earlier: RunFolder | None) -> RunFolder:
-    """The folder of a new run, or ``earlier``, the run to continue."""
-    if earlier is None:
-        return RunFolder.create(config)
-    if distributed.is_main():
-        earlier.prepare(config)
-        print(f"going on with {earlier.root}")
-    distributed.barrier()
-    return earlier
+@contextlib.contextmanager
+def open_run(config: Config, earlier: RunFolder | None) -> Iterator[RunFolder]:
+    """The folder of a new run, or ``earlier``, the run to continue; no other process writes to it meanwhile.
+
+    Raises:
+        UserError: another run writes to it, or it cannot be written to.
+    """
+    root = (earlier or RunFolder.of(config)).root.absolute()
+    lock = locked(root.with_name(f".{root.name}.lock"), f"the run folder {root}")
+    with lock if distributed.is_main() else contextlib.nullcontext():
+        if earlier is None:
+            yield RunFolder.create(config)
+            return
+        if distributed.is_main():
+            earlier.prepare(config)
+            print(f"going on with {earlier.root}")
+        distributed.barrier()
+        yield earlier

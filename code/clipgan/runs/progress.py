@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from clipgan.files import shapes
 from clipgan.machine import distributed
 
 
@@ -18,8 +19,17 @@ class Progress:
     """Shows a bar with a rate, the time left and the latest losses; appends every number to a file.
 
     A line of the file is one JSON object with ``kind`` ("train" or "eval"), ``step``, ``epoch``, ``seconds`` since the
-    start, and the numbers. Training lines are means over the steps since the line before.
+    start, and the numbers. Training lines are means over the steps since the line before, without those whose number
+    is not finite; ``skipped`` counts the steps that the guard left out.
     """
+
+    STATE = shapes.record(
+        {
+            "pending": shapes.list_of(shapes.mapping_of(shapes.number(finite=False), at_most=100), at_most=1000),
+            "seconds": shapes.number(0, 1e12),
+            "bytes": shapes.whole(0, 10**15),
+        }
+    )
 
     def __init__(self, path: Path, total_steps: int, name: str, *, every: int = 10):
         self._path = path
@@ -57,13 +67,18 @@ class Progress:
         the bar.
         """
         numbers = {key: value.detach() if torch.is_tensor(value) else value for key, value in numbers.items()}
+        if self._pending and self._pending[0].keys() != numbers.keys():  # of a run that was resumed with another loss
+            self._pending = []
         self._pending.append(numbers)
         self._bar.update()
         if step % self._every == 0 or step == self._total:
             steps, self._pending = read_numbers(self._pending), []
-            means = torch.tensor([list(numbers.values()) for numbers in steps], dtype=torch.float64).mean(dim=0)
+            values = torch.tensor([list(numbers.values()) for numbers in steps], dtype=torch.float64)
+            means = values.where(values.isfinite(), torch.nan).nanmean(dim=0)
             # A process's losses are of its share; their mean is that of the whole batch.
             means = dict(zip(steps[0], distributed.mean(means).tolist(), strict=True))
+            if "skipped" in means:
+                means["skipped"] = round(means["skipped"] * len(steps))
             self.write("train", step, epoch, means)
             self._bar.set_postfix({"epoch": epoch, **{key: f"{means[key]:.3g}" for key in shown if key in means}})
 

@@ -17,6 +17,8 @@ from clipgan.errors import UserError
 # Names shown of each list in an error: a file of another kind lacks all of them.
 _NAMES_SHOWN = 8
 
+_HIGHEST = 1024  # of a number in a layer's name: the largest image size, and far more blocks than anyone has stacked
+
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _CONV = ("weight", "bias")
 _SPECTRAL = {
@@ -124,8 +126,9 @@ def _without_prefix(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _highest(pattern: str, names: Iterable[str], at_least: int) -> int:
-    found = (re.match(pattern, name) for name in names)
-    return max((int(match[1]) for match in found if match), default=at_least)
+    """The highest number that a name has where the pattern says; names with enormous ones stay unknown names."""
+    found = [match[1] for match in (re.match(pattern, name) for name in names) if match]
+    return max((int(digits) for digits in found if len(digits) <= 4 and int(digits) <= _HIGHEST), default=at_least)
 
 
 def _translate(given: dict[str, Tensor], names: dict[str, str], kind: str) -> dict[str, Tensor]:

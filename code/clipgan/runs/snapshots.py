@@ -10,6 +10,7 @@ from typing import TypeVar
 from torch import nn
 
 from clipgan.errors import UserError
+from clipgan.files.gate import reading, short
 from clipgan.networks.clip_encoder import ClipEncoder, EncoderSpec, model_config
 from clipgan.networks.discriminator import Discriminator
 from clipgan.networks.generator import Generator
@@ -93,19 +94,19 @@ def _load(
     if "architecture" in content:
         _require_same(path, content["architecture"], architecture)
     else:
-        weights = translate(weights)
+        with reading(path, f"a {kind} of this project, or one published for DM-GAN"):
+            weights = translate(weights)
     trained_on = content.get("encoder", encoder)
     if encoder is not None and trained_on != encoder:
         raise UserError(
             f"{path} was trained on another encoder ({trained_on}) than TRAIN.CLIP_MODEL_CHECKPOINT holds ({encoder}): "
             "name the one that it was trained on"
         )
-    network = build(**architecture)
-    checkpoint.load_weights(network, weights, path)
-    return network
+    return checkpoint.load_into(lambda: build(**architecture), weights, path)
 
 
 def _require_same(path: str | Path, saved: dict, wanted: dict) -> None:
-    differences = [f"{key} {saved.get(key)}, not {wanted[key]}" for key in wanted if saved.get(key) != wanted[key]]
+    same = {key: type(saved.get(key)) is int and saved[key] == value for key, value in wanted.items()}
+    differences = [f"{key} {short(saved.get(key))}, not {wanted[key]}" for key in wanted if not same[key]]
     if differences:
         raise UserError(f"{path} is of another architecture than the config asks for: it has {'; '.join(differences)}")

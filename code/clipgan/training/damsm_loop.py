@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from clipgan.config import Config
 from clipgan.data.dataset import Batch, TextImageDataset
-from clipgan.data.from_config import training_loader
+from clipgan.data.from_config import data_fingerprint, training_loader
 from clipgan.losses.contrastive import nt_xent
 from clipgan.machine import distributed
 from clipgan.machine.compiling import compile_forward
@@ -29,10 +29,12 @@ from clipgan.runs.folder import RunFolder
 from clipgan.runs.progress import Progress
 from clipgan.runs.snapshots import save_encoder
 from clipgan.runs.state import Position, StopSignals, TrainingState, random_state, set_random_state
+from clipgan.training.guard import Guard, step_if_allowed
 from clipgan.training.matching import View, matching_losses
 
 # Fractions of the run in which the learning rates rise to their peaks.
 BACKBONE_WARMUP, PROJECTION_WARMUP = 0.02, 0.10
+REMEDY = "lower TRAIN.BACKBONE_LR and TRAIN.LINEAR_LR, or set TRAIN.PRECISION to fp32"
 SHOWN = ("loss", "words", "sentence", "contrastive")
 
 
@@ -47,6 +49,14 @@ def one_cycle(step: int, total: int, warmup: float) -> float:
     else:
         low, high, phase = 1.0, 1 / 25e4, min(1.0, (step - rise) / max(1.0, total - 1 - rise))
     return high + (low - high) * (1 + math.cos(math.pi * phase)) / 2
+
+
+def learning_rates(config: Config, step: int, total: int) -> dict[str, float]:
+    """The rates of CLIP's own weights and of the region projection, by the names that the log gives them."""
+    return {
+        "lr_backbone": config.TRAIN.BACKBONE_LR * one_cycle(step, total, BACKBONE_WARMUP),
+        "lr_projection": config.TRAIN.LINEAR_LR * one_cycle(step, total, PROJECTION_WARMUP),
+    }
 
 
 def trained_weights(encoder: ClipEncoder) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -181,18 +191,13 @@ def pretrain(
 
     backbone, projection = trained_weights(encoder)
     optimizer = torch.optim.Adam(
-        [{"params": backbone, "lr": train.BACKBONE_LR}, {"params": projection, "lr": train.LINEAR_LR}],
-        betas=(0.9, 0.98),
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        [lambda step: one_cycle(step, total, BACKBONE_WARMUP), lambda step: one_cycle(step, total, PROJECTION_WARMUP)],
+        [{"params": backbone}, {"params": projection}], lr=0.0, betas=(0.9, 0.98), fused=True
     )
     scaler = precision.scaler()
     progress = Progress(folder.metrics, total, "pretraining")
-    trained = {"encoder": encoder, "optimizer": optimizer, "schedule": schedule, "scaler": scaler, "progress": progress}
-    state = TrainingState(folder, trained, config)
+    guard = Guard(device, folder, REMEDY, progress.say)
+    trained = {"encoder": encoder, "optimizer": optimizer, "scaler": scaler, "progress": progress, "guard": guard}
+    state = TrainingState(folder, trained, config, guard.healthy, {"data": data_fingerprint(dataset.examples)})
     position = state.resume() if resume else Position()
     progress.start(position.step)
     parallel_encoder = distributed.data_parallel(encoder)
@@ -204,26 +209,28 @@ def pretrain(
             encoder.train()
             sampler.set_epoch(position.epoch, position.batch)
             for batch in loader:
-                if position.step == total:
+                if position.step >= total:
                     break
                 batch = batch.to(device)
+                guard.begin()
 
                 # Encode, compare and propagate back
                 optimizer.zero_grad(set_to_none=True)
                 losses = backward(parallel_encoder, batch, config, precision, scaler)
 
-                # Update the encoder
+                # Update the encoder; skipped steps do not move the schedule
                 scaler.unscale_(optimizer)
+                rates = learning_rates(config, position.step - guard.skipped, total)
+                for group, rate in zip(optimizer.param_groups, rates.values(), strict=True):
+                    group["lr"] = rate
                 norm = torch.nn.utils.clip_grad_norm_(backbone + projection, train.RNN_GRAD_CLIP)
-                scaler.step(optimizer)
+                step_if_allowed(optimizer, guard.allow("loss", losses["loss"], norm))
                 scaler.update()
-                lr_backbone, lr_projection = schedule.get_last_lr()
-                schedule.step()
 
                 position.count_step()
-                numbers = {**losses, "grad_norm": norm, "lr_backbone": lr_backbone, "lr_projection": lr_projection}
+                numbers = {**losses, "grad_norm": norm, **rates, "skipped": 1 - guard.end(position.step)}
                 progress.step(position.step, position.epoch + 1, numbers, shown=SHOWN)
-                state.after_step(position, stop, last=position.step == total)
+                state.after_step(position, stop, last=position.step >= total)
                 keep_freed_memory(device)  # not before the first step, which gives the optimizer's state its place
 
             # Validate, and keep the best
@@ -236,7 +243,7 @@ def pretrain(
                 progress.say(f"epoch {position.epoch}: {shown}")
                 is_best, position.best = numbers["r1"] > position.best, max(numbers["r1"], position.best)
                 if distributed.is_main():
-                    _save(encoder, folder, config, position, numbers, is_best, position.step == total)
+                    _save(encoder, folder, config, position, numbers, is_best, position.step >= total)
                     folder.draw_curves()
     progress.close()
     return folder.models / "clip_best.pth"

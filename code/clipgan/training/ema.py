@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from clipgan.files import shapes
 from clipgan.machine import distributed
+
+
+class _Count:
+    STATE = shapes.whole(0, 10**12)
 
 
 class EMA:
@@ -21,24 +27,35 @@ class EMA:
     def __init__(self, network: nn.Module, decay: float):
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay = decay
-        self.updates = 0
+        self.updates = torch.zeros((), dtype=torch.float64, device=next(network.parameters()).device)
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Take in the weights of ``network`` after one optimizer step; decay 0 copies them."""
+    def update(self, network: nn.Module, made: Tensor | float = 1.0) -> None:
+        """Take in the weights of ``network`` after one optimizer step; decay 0 copies them.
+
+        Args:
+            network: as trained.
+            made: 0.0 for a step that was skipped, which leaves the average as it is; a scalar, on the device.
+        """
         distributed.average_running_statistics(network)
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.decay else 0.0
+        self.updates = self.updates + made
+        updates = torch.as_tensor(self.updates, dtype=torch.float64)
+        decay = ((1 + updates) / (10 + updates)).clamp_max(self.decay)
+        weight = ((1 - decay) * made).float()
         pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
         averaged, latest = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
-        torch._foreach_lerp_(averaged, latest, 1 - decay)
+        torch._foreach_lerp_(averaged, latest, [weight] * len(averaged))
         counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # of batches that a norm has seen
         if counts:
             torch._foreach_copy_(*map(list, zip(*counts, strict=True)))
 
+    def parts(self) -> dict[str, Any]:
+        """What :meth:`state_dict` is made of, with the shapes of its states."""
+        return {"network": self.network, "updates": _Count()}
+
     def state_dict(self) -> dict:
-        return {"network": self.network.state_dict(), "updates": self.updates}
+        return {"network": self.network.state_dict(), "updates": int(self.updates)}
 
     def load_state_dict(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
-        self.updates = state["updates"]
+        self.updates = torch.full_like(self.updates, state["updates"])

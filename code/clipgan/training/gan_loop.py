@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from clipgan.config import Config
 from clipgan.data.dataset import TextImageDataset
-from clipgan.data.from_config import training_loader
+from clipgan.data.from_config import data_fingerprint, training_loader
 from clipgan.losses.adversarial import discriminator_loss, generator_loss, kl_loss
 from clipgan.losses.contrastive import nt_xent
 from clipgan.machine import distributed
@@ -36,8 +36,10 @@ from clipgan.runs.progress import Progress
 from clipgan.runs.state import Position, StopSignals, TrainingState
 from clipgan.training.gan_networks import GanNetworks
 from clipgan.training.gan_report import EpochReport
+from clipgan.training.guard import Guard
 from clipgan.training.matching import View, matching_losses
 
+REMEDY = "lower TRAIN.GENERATOR_LR and TRAIN.DISCRIMINATOR_LR, or set TRAIN.PRECISION to fp32"
 SHOWN = ("loss_d", "loss_g", "words", "sentence")
 Discriminate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -180,12 +182,14 @@ def train_gan(
     total = config.total_steps(len(sampler))
     precision = Precision(config.TRAIN.PRECISION, device)
     prepare_training(device)
-    generator, discriminators, average = networks.prepare(config, device, precision)
-    frozen = FrozenEncoder(encoder, config, precision)
     progress = Progress(folder.metrics, total, "training")
-    trained = {"generator": generator, "average": average, "progress": progress}
+    guard = Guard(device, folder, REMEDY, progress.say)
+    generator, discriminators, average = networks.prepare(config, device, precision, guard)
+    frozen = FrozenEncoder(encoder, config, precision)
+    trained = {"generator": generator, "average": average, "progress": progress, "guard": guard}
     trained |= {f"discriminator {i}": network for i, network in enumerate(discriminators)}
-    state = TrainingState(folder, trained, config)
+    origin = {"encoder": networks.encoder_fingerprint, "data": data_fingerprint(dataset.examples)}
+    state = TrainingState(folder, trained, config, guard.healthy, origin)
     position = state.resume() if resume else Position()
     progress.start(position.step)
     report = EpochReport(config, networks, average, folder, progress, measure, draw)
@@ -195,9 +199,10 @@ def train_gan(
             networks.generator.train()
             sampler.set_epoch(position.epoch, position.batch)
             for batch in loader:
-                if position.step == total:
+                if position.step >= total:
                     break
                 batch = batch.to(device)
+                guard.begin(networks.generator)
 
                 # 1. Encode both captions
                 with torch.no_grad(), precision.autocast():
@@ -227,17 +232,18 @@ def train_gan(
                 generator.update(losses["loss_g"])
 
                 # 5. Update the average
-                average.update(networks.generator)
-
                 position.count_step()
-                losses = {**losses, "loss_d": sum(losses_d.values()), **losses_d}
+                made = guard.end(position.step)
+                average.update(networks.generator, made)
+
+                losses = {**losses, "loss_d": sum(losses_d.values()), **losses_d, "skipped": 1 - made}
                 progress.step(position.step, position.epoch + 1, losses, shown=SHOWN)
-                state.after_step(position, stop, last=position.step == total)
+                state.after_step(position, stop, last=position.step >= total)
                 keep_freed_memory(device)  # not before the first step, which gives the optimizers' states their places
 
             with state.during_evaluation(position, stop):
                 position.end_epoch()
-                report(position, last=position.step == total)
+                report(position, last=position.step >= total)
     progress.close()
     if total == 0:
         networks.save(folder, average.network, position, config)

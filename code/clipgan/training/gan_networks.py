@@ -21,6 +21,7 @@ from clipgan.runs.folder import RunFolder
 from clipgan.runs.snapshots import load_discriminator, load_generator, save_discriminator, save_generator
 from clipgan.runs.state import Position
 from clipgan.training.ema import EMA
+from clipgan.training.guard import Guard
 from clipgan.training.trained_network import TrainedNetwork
 
 
@@ -57,7 +58,7 @@ class GanNetworks:
                 network.load_state_dict(saved.state_dict())
 
     def prepare(
-        self, config: Config, device: torch.device, precision: Precision
+        self, config: Config, device: torch.device, precision: Precision, guard: Guard
     ) -> tuple[TrainedNetwork, list[TrainedNetwork], EMA]:
         """Make the networks ready to be trained on ``device``, by all processes, compiled where TRAIN.COMPILE says so.
 
@@ -70,8 +71,11 @@ class GanNetworks:
             machine.place(discriminator, device, precision.low)
         if train.SYNC_BN:
             distributed.synchronise_batch_norm(self.generator)
-        generator = TrainedNetwork(self.generator, train.GENERATOR_LR, precision)
-        discriminators = [TrainedNetwork(network, train.DISCRIMINATOR_LR, precision) for network in self.discriminators]
+        generator = TrainedNetwork(self.generator, train.GENERATOR_LR, precision, guard, "loss_g")
+        discriminators = [
+            TrainedNetwork(network, train.DISCRIMINATOR_LR, precision, guard, f"loss_d{i}")
+            for i, network in enumerate(self.discriminators)
+        ]
         average = EMA(self.generator, train.EMA)
         if train.COMPILE:
             compile_forward(self.generator, varying=[(3, 2), (4, 1)])  # the words of `words` and `word_mask`
