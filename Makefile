@@ -1,13 +1,16 @@
 # make demo   the whole method on drawn data, on a CPU, with pictures and scores
 # make test   every test
 # make lint   the linters
+# make fuzz   spoilt files for every reader, thousands of them (FUZZ=2000 for each)
+# make soak   20 000 steps that are killed, stopped and starved all the time
 # VENV=path   an environment to share between clones
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+FUZZ ?= 2000
 
-.PHONY: demo test lint
+.PHONY: demo test lint fuzz soak
 
 demo: $(VENV)/runtime-installed
 	$(BIN)/python tools/demo.py
@@ -17,6 +20,12 @@ test: $(VENV)/development-installed
 
 lint: $(VENV)/development-installed
 	$(BIN)/ruff check --quiet .
+
+fuzz: $(VENV)/development-installed
+	CLIPGAN_FUZZ=$(FUZZ) $(BIN)/python -m pytest -q tests/fuzz
+
+soak: $(VENV)/runtime-installed
+	$(BIN)/python bench/soak.py
 
 $(VENV)/runtime-installed: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -8,6 +8,7 @@ import torch
 from clipgan.config import Config
 from clipgan.data.from_config import read_split, training_set
 from clipgan.data.toy import draw_toy_dataset
+from clipgan.errors import UserError
 from clipgan.machine import distributed
 from clipgan.networks.clip_encoder import build_encoder
 from clipgan.runs.folder import RunFolder
@@ -100,3 +101,13 @@ def test_the_processes_shares_of_a_batch_s_noise_are_the_noise_of_the_batch(monk
         assert distributed.rank() == rank
         shares.append(gan_loop.noise_of_step(config, 3, CPU)[0][:2])
     assert torch.equal(torch.cat(shares), whole)
+
+
+def test_networks_that_do_not_fit_into_the_memory_are_refused_before_they_are_made(tiny_clip):
+    config = Config()
+    config.GAN.GF_DIM, config.GAN.CONDITION_DIM = 1024, 16384
+    encoder = build_encoder(str(tiny_clip), "", 28)
+    state = torch.get_rng_state()
+    with pytest.raises(UserError, match=r"would need \d+ GB, and this machine has \d+: lower GAN\.GF_DIM"):
+        GanNetworks.build(config, encoder)
+    assert torch.equal(state, torch.get_rng_state())  # measuring draws no random number

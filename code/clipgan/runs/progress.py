@@ -96,7 +96,14 @@ class Progress:
         if distributed.is_main():
             self._bar.write(text)
 
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
+        """End the bar, so that what is printed next has a line of its own."""
         self._bar.close()
 
 

@@ -12,6 +12,7 @@ from clipgan.config import Config
 from clipgan.machine import device as machine
 from clipgan.machine import distributed
 from clipgan.machine.compiling import compile_forward
+from clipgan.machine.memory import require_memory
 from clipgan.machine.precision import Precision
 from clipgan.networks.clip_encoder import ClipEncoder
 from clipgan.networks.discriminator import Discriminator
@@ -37,12 +38,26 @@ class GanNetworks:
 
     @staticmethod
     def build(config: Config, encoder: ClipEncoder) -> GanNetworks:
-        """New networks of the config's sizes for the encoder's widths."""
+        """New networks of the config's sizes for the encoder's widths.
+
+        Raises:
+            UserError: they do not fit into this machine's memory.
+        """
         generator_arguments = config.generator_arguments(encoder.word_dim, encoder.sentence_dim)
         discriminator_arguments = config.discriminator_arguments(encoder.sentence_dim)
+
+        def build() -> tuple[Generator, nn.ModuleList]:
+            generator = Generator(**generator_arguments)
+            return generator, nn.ModuleList(Discriminator(**arguments) for arguments in discriminator_arguments)
+
+        with torch.device("meta"):
+            weights = [weight for network in build() for weight in network.parameters()]
+        # With gradients and Adam's two moments; the average of the generator's weights comes on top.
+        require_memory(weights, 4, "training these networks", "lower GAN.GF_DIM, GAN.DF_DIM or GAN.CONDITION_DIM")
+        generator, discriminators = build()
         return GanNetworks(
-            Generator(**generator_arguments),
-            nn.ModuleList(Discriminator(**arguments) for arguments in discriminator_arguments),
+            generator,
+            discriminators,
             generator_arguments,
             discriminator_arguments,
             fingerprint(encoder),

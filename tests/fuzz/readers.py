@@ -1,0 +1,342 @@
+"""The readers of files, each with good files to spoil and the call that reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from clipgan.config import Config, load_config
+from clipgan.data.cache import ImageCache, Preparation
+from clipgan.data.examples import Example, read_examples, read_own_captions
+from clipgan.data.images import load_shrunk
+from clipgan.data.toy_oracle import read_truth
+from clipgan.evaluation.features import read_statistics
+from clipgan.files.torch_file import read_torch_file
+from clipgan.networks.clip_encoder import build_encoder
+from clipgan.networks.discriminator import Discriminator
+from clipgan.networks.generator import Generator
+from clipgan.runs import checkpoint
+from clipgan.runs.curves import draw_curves
+from clipgan.runs.folder import RunFolder
+from clipgan.runs.snapshots import load_discriminator, load_encoder, load_generator, save_encoder
+from clipgan.runs.state import Position, TrainingState
+
+GENERATOR = {
+    "gf_dim": 2, "z_dim": 3, "condition_dim": 3, "word_dim": 4, "sentence_dim": 5, "residual_num": 1, "base_size": 8,
+    "branch_num": 2,
+}  # fmt: skip
+DISCRIMINATOR = {"image_size": 8, "df_dim": 2, "sentence_dim": 5}
+NAMES = ["001.A/one", "002.B/two", "002.B/three"]
+
+
+@dataclass(repr=False)
+class Reader:
+    """A reader of one kind of file.
+
+    ``files`` are good ones, by a name; ``tree`` is the content of a good one as nested values and ``dump`` writes such
+    a tree; ``read`` gets the spoilt file.
+    """
+
+    read: Callable[[Path], Any]
+    suffix: str
+    files: dict[str, bytes]
+    tree: Any = None
+    dump: Callable[[Any], bytes] | None = None
+    tensors: bool = False
+    kept: list = field(default_factory=list)
+
+
+def torch_bytes(content: Any, archive: bool = True) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=archive)
+    return buffer.getvalue()
+
+
+def json_bytes(tree: Any) -> bytes:
+    return json.dumps(tree).encode("utf-8", errors="surrogatepass")
+
+
+def yaml_bytes(tree: Any) -> bytes:
+    return yaml.safe_dump(tree).encode("utf-8", errors="replace")
+
+
+def written(write: Callable[[Path], Any], folder: Path) -> bytes:
+    path = folder / "made"
+    write(path)
+    return path.read_bytes()
+
+
+def readers(folder: Path) -> dict[str, Reader]:
+    """All readers; ``folder`` is for their files."""
+    torch.manual_seed(0)
+    made: dict[str, Reader] = {}
+    _checkpoints(made, folder)
+    _state(made, folder)
+    _encoders(made, folder)
+    _data(made, folder)
+    _images(made, folder)
+    _small(made, folder)
+    return made
+
+
+def _checkpoints(made: dict[str, Reader], folder: Path) -> None:
+    generator, discriminator = Generator(**GENERATOR), Discriminator(**DISCRIMINATOR)
+    for name, network, arguments, load in (
+        ("generator", generator, GENERATOR, load_generator),
+        ("discriminator", discriminator, DISCRIMINATOR, load_discriminator),
+    ):
+        content = {
+            "format": checkpoint.FORMAT, "kind": name, "architecture": dict(arguments), "epoch": 3, "step": 7,
+            "weights": dict(network.state_dict()), "encoder": "0123456789abcdef", "config": {"TRAIN": {"EMA": 0.9}},
+        }  # fmt: skip
+        files = {"archive": torch_bytes(content), "legacy": torch_bytes(content, False)}
+        files["published"] = torch_bytes(dict(network.state_dict()), False)
+        made[name] = Reader(
+            lambda path, load=load, arguments=arguments: load(path, dict(arguments)), ".pth", files, content,
+            torch_bytes, tensors=True,
+        )  # fmt: skip
+    made["foreign torch file"] = Reader(lambda path: read_torch_file(path, foreign=True), ".pt", {"a": torch_bytes(
+        {"state_dict": {"model.a": torch.zeros(3)}, "callbacks": {"x": np.float64(3)}, "epoch": 3})})  # fmt: skip
+
+
+def _state(made: dict[str, Reader], folder: Path) -> None:
+    config = Config(OUTPUT_DIR=str(folder / "state"))
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    run = TrainingState(RunFolder.create(config), {"network": network, "optimizer": optimizer}, config)
+    with run:
+        run.save(Position(step=3))
+    (path,) = run._folder.state_files
+    whole, content = path.read_bytes(), torch.load(path, weights_only=True)
+    path.unlink()
+
+    def read(spoilt: Path) -> None:
+        path.write_bytes(spoilt.read_bytes())
+        try:
+            run.resume()
+        finally:
+            for left in path.parent.iterdir():
+                left.unlink()
+
+    made["training state"] = Reader(read, ".pt", {"a": whole}, content, torch_bytes, tensors=True)
+
+
+def _encoders(made: dict[str, Reader], folder: Path) -> None:
+    model = {
+        "embed_dim": 8, "quick_gelu": False,
+        "vision_cfg": {"image_size": 16, "layers": 1, "width": 8, "head_width": 4, "patch_size": 8},
+        "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
+    }  # fmt: skip
+    base = folder / "model.json"
+    base.write_bytes(json_bytes(model))
+    encoder = build_encoder(str(base), "", 6)
+    made["model JSON"] = Reader(
+        lambda path: build_encoder(str(path), "", 6), ".json", {"a": json_bytes(model)}, model, json_bytes
+    )
+    whole = written(lambda path: save_encoder(path, encoder, epoch=1), folder)
+    content = torch.load(folder / "made", weights_only=True)
+    content["weights"] = dict(content["weights"])
+    del content["weights"]["clip.token_embedding.weight"]  # large, and so every input would be
+    small = {name: value for name, value in encoder.clip.state_dict().items() if "token_embedding" not in name}
+    made["encoder"] = Reader(
+        lambda path: load_encoder(path, str(base), 6), ".pth", {"a": whole}, content, torch_bytes, tensors=True
+    )
+    made["CLIP weights"] = Reader(
+        lambda path: build_encoder(str(base), str(path), 6), ".pt",
+        {"a": torch_bytes(small), "nested": torch_bytes({"state_dict": {f"model.{k}": v for k, v in small.items()}})},
+        small, torch_bytes, tensors=True,
+    )  # fmt: skip
+
+
+def _data(made: dict[str, Reader], folder: Path) -> None:
+    root = folder / "birds"
+    for name in NAMES:
+        image = root / "CUB_200_2011" / "images" / f"{name}.jpg"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (200, 30, 30)).save(image)
+        text = root / "text" / f"{name}.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text("a red bird\na bird\n")
+    (root / "test").mkdir()
+    good = {
+        "test/filenames.pickle": pickle.dumps(NAMES, 0), "test/class_info.pickle": pickle.dumps([1, 2, 2], 2),
+        "CUB_200_2011/images.txt": "".join(f"{i} {name}.jpg\n" for i, name in enumerate(NAMES, 1)).encode(),
+        "CUB_200_2011/bounding_boxes.txt": b"1 1 2 10 10\n2 3.5 4 9 9\n3 0 0 20 20\n",
+        "text/001.A/one.txt": "a red bird\r\nein Vogel, größer\n".encode(),
+    }  # fmt: skip
+    for name, content in good.items():
+        (root / name).write_bytes(content)
+
+    def read(path: Path, place: str) -> None:
+        (root / place).write_bytes(path.read_bytes())
+        try:
+            for example in read_examples(root, "test", "birds", captions_per_image=2):
+                example.image.exists()
+        finally:
+            (root / place).write_bytes(good[place])
+
+    for place, content in good.items():
+        files = {"a": content}
+        if place.endswith(".pickle"):
+            values = pickle.loads(content)
+            files |= {str(protocol): pickle.dumps(values, protocol) for protocol in range(6)}
+            if "class" in place:
+                files["numpy"] = pickle.dumps(list(np.array(values)), 2)
+        made[place.rpartition("/")[2] if "text" not in place else "captions"] = Reader(
+            lambda path, place=place: read(path, place), ".any", files
+        )
+
+    coco = folder / "coco"
+    (coco / "test").mkdir(parents=True)
+    (coco / "test" / "filenames.pickle").write_bytes(pickle.dumps(["a", "b"]))
+    words = {0: "<end>", 1: "red", 2: "bird"}
+    captions = [[[1, 2], [1]], [[1, 2, 0], [2], [2, 1], [1]], words, {word: i for i, word in words.items()}]
+
+    def read_pickled(path: Path) -> None:
+        (coco / "captions.pickle").write_bytes(path.read_bytes())
+        read_examples(coco, "test", "coco", captions_per_image=2)
+
+    made["captions.pickle"] = Reader(
+        read_pickled, ".pickle", {str(p): pickle.dumps(captions, p) for p in range(6)}, captions,
+        lambda tree: pickle.dumps(tree, 2),
+    )  # fmt: skip
+
+    lines = [
+        {"image": "a.jpg", "captions": ["a red bird", "größer"], "class": 3, "box": [1, 2, 3, 4.5]},
+        {"image": "b/c.jpg", "captions": ["x"], "class": 4},
+    ]
+    mine = folder / "mine"
+    mine.mkdir()
+
+    def read_manifest(path: Path) -> None:
+        (mine / "train.jsonl").write_bytes(path.read_bytes())
+        for example in read_examples(mine, "train", "mine", captions_per_image=2):
+            example.image.exists()
+
+    def manifest(tree: Any) -> bytes:
+        return b"\n".join(json_bytes(line) for line in tree) if isinstance(tree, list) else json_bytes(tree)
+
+    made["manifest"] = Reader(read_manifest, ".jsonl", {"a": manifest(lines)}, lines, manifest)
+
+    def read_own(path: Path) -> None:
+        (mine / "own.txt").write_bytes(path.read_bytes())
+        (mine / "example_filenames.txt").write_bytes(b"\xef\xbb\xbfown\n")
+        read_own_captions(mine)
+
+    made["own captions"] = Reader(read_own, ".txt", {"a": "a red bird\n\nein größerer\n漢字\n".encode()})
+
+    def read_list(path: Path) -> None:
+        (mine / "own.txt").write_bytes(b"a red bird\n")
+        (mine / "example_filenames.txt").write_bytes(path.read_bytes())
+        read_own_captions(mine)
+
+    made["list of own captions"] = Reader(read_list, ".txt", {"a": b"own\nown\n"})
+
+
+def _images(made: dict[str, Reader], folder: Path) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 30, 3), dtype=np.uint8))
+    forms = {
+        "JPEG": picture, "PNG": picture, "WEBP": picture, "BMP": picture, "GIF": picture.convert("P"), "TIFF": picture,
+        "PPM": picture,
+    }  # fmt: skip
+    files = {}
+    for name, image in forms.items():
+        buffer = io.BytesIO()
+        image.save(buffer, name)
+        files[name] = buffer.getvalue()
+    for name, mode, form in (("grey 16", "I;16", "PNG"), ("float", "F", "TIFF"), ("alpha", "RGBA", "PNG"),
+                             ("cmyk", "CMYK", "JPEG"), ("bits", "1", "PNG"), ("lzw", "L", "TIFF")):  # fmt: skip
+        buffer = io.BytesIO()
+        image = Image.new(mode, (9, 7)) if mode in ("I;16", "F") else picture.convert(mode)
+        image.save(buffer, form, **({"compression": "tiff_lzw"} if name == "lzw" else {}))
+        files[name] = buffer.getvalue()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", exif=exif)
+    files["turned"] = buffer.getvalue()
+    made["image"] = Reader(lambda path: load_shrunk(path, (2, 2, 10, 12), 16, 76 / 64), ".png", files)
+
+    source = folder / "source.png"
+    picture.save(source)
+    examples = [Example(source, "source", ("a bird",), 1, None)]
+    preparation = Preparation(16, 1.0, False)
+
+    def cache() -> ImageCache:
+        return ImageCache.of(examples, preparation, folder / "cache", "x", 1)
+
+    expected = np.array(cache()[0])
+    place = cache().path
+
+    def read_cache(path: Path) -> None:
+        place.write_bytes(path.read_bytes())
+        found = cache()[0]
+        assert found.shape == expected.shape
+
+    made["image cache"] = Reader(read_cache, ".images", {"a": place.read_bytes()})
+
+
+def _small(made: dict[str, Reader], folder: Path) -> None:
+    config = {
+        "CONFIG_NAME": "x", "WORKERS": 2, "TREE": {"BASE_SIZE": 16, "BRANCH_NUM": 2},
+        "TRAIN": {"BATCH_SIZE": 4, "GENERATOR_LR": 2e-4, "SMOOTH": {"GAMMA1": 4.0}, "FLAG": True},
+    }  # fmt: skip
+    made["YAML"] = Reader(load_config, ".yml", {"a": yaml_bytes(config)}, config, yaml_bytes)
+    good = folder / "good.yml"
+    good.write_bytes(yaml_bytes(config))
+
+    def override(path: Path) -> None:
+        load_config(good, [path.read_bytes().decode("utf-8", errors="surrogateescape")])
+
+    made["--set"] = Reader(override, ".txt", {"a": b"TRAIN.BATCH_SIZE=4", "b": b"TRAIN.SMOOTH.GAMMA1=1e-4"})
+
+    buffer = io.BytesIO()
+    np.savez(buffer, mu=np.zeros(4), sigma=np.eye(4), count=np.array(9), provenance=np.array(json.dumps({"dims": 4})))
+    compressed = io.BytesIO()
+    np.savez_compressed(compressed, mu=np.zeros(4), sigma=np.eye(4))
+    made["statistics"] = Reader(read_statistics, ".npz", {"a": buffer.getvalue(), "b": compressed.getvalue()})
+
+    line = {"kind": "train", "step": 10, "epoch": 1, "seconds": 1.0, "loss": 1.5, "best_split": "x"}
+    lines = [line, {**line, "step": 20}]
+
+    def read_lines(path: Path) -> None:
+        draw_curves(path, folder / "curves.png")
+
+    def dump_lines(tree: Any) -> bytes:
+        return b"\n".join(json_bytes(line) for line in tree) if isinstance(tree, list) else json_bytes(tree)
+
+    made["metrics.jsonl"] = Reader(read_lines, ".jsonl", {"a": dump_lines(lines)}, lines, dump_lines)
+
+    toy = folder / "toy"
+    toy.mkdir()
+    truth = {"class": ["body"], "images": {"a": {"body": "red"}}}
+
+    def read_toy(path: Path) -> None:
+        (toy / "attributes.json").write_bytes(path.read_bytes())
+        read_truth(toy)
+
+    made["attributes.json"] = Reader(read_toy, ".json", {"a": json_bytes(truth)}, truth, json_bytes)
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+    try:
+        from prepare_coco import read_captions
+    finally:
+        sys.path.pop(0)
+    coco = {
+        "images": [{"id": 1, "file_name": "COCO_val2014_000000000001.jpg"}],
+        "annotations": [{"image_id": 1, "id": 5, "caption": "A dog."}],
+    }
+    made["COCO captions"] = Reader(read_captions, ".json", {"a": json_bytes(coco)}, coco, json_bytes)
