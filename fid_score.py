@@ -28,8 +28,10 @@ from clipgan.evaluation.score_flags import (
 )
 from clipgan.evaluation.scores import fid_of_paths, fid_of_run
 from clipgan.flags import run_script
+from clipgan.machine.failures import explained
 
 
+@explained
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_score_flags(parser)

@@ -24,14 +24,17 @@ from clipgan.evaluation.score_flags import (
     settings_of,
 )
 from clipgan.evaluation.scores import generated_images, inception_score_of_files, require_images
-from clipgan.flags import run_script
+from clipgan.flags import run_script, whole_number
+from clipgan.machine.failures import explained
 
 
+@explained
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_score_flags(parser)
     parser.add_argument("--path", metavar="FOLDER", help="folder of images, instead of the generated ones")
-    parser.add_argument("--splits", type=int, default=10, metavar="N", help="parts that are scored each (default 10)")
+    splits = whole_number("--splits", 1, 10**6)
+    parser.add_argument("--splits", type=splits, default=10, metavar="N", help="parts, each scored (default 10)")
     args = parser.parse_args(argv)
 
     beside = None
@@ -43,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         config = read_config(args)
         folder, files = generated_images(config, generate_command(args, config))
-        report = inception_score_of_files(folder, files, settings_of(args, config), args.splits, config.SEED)
+        settings = settings_of(args, config)
+        report = inception_score_of_files(folder, files, settings, args.splits, config.SEED, config.image_size)
         report["generator"] = config.TRAIN.NET_G
         beside = folder.parent / "inception_score.json"
 

@@ -22,7 +22,7 @@ from clipgan.config import Config, require_embedding_dim, require_generator_size
 from clipgan.data.examples import read_own_captions
 from clipgan.data.from_config import batch_line, read_split, require_even_shares, training_set
 from clipgan.errors import UserError
-from clipgan.evaluation.caption_sheet import draw_captions
+from clipgan.evaluation.caption_sheet import draw_captions, has_words
 from clipgan.evaluation.measure import evaluate_generator, load_judges
 from clipgan.evaluation.monitor import Monitor, SnapshotGrid
 from clipgan.evaluation.sampling import sample_folder
@@ -31,16 +31,18 @@ from clipgan.machine import distributed
 from clipgan.machine.cpu_memory import keep_freed_memory
 from clipgan.machine.device import choose_device, place, seed_everything
 from clipgan.machine.door import speed_up
+from clipgan.machine.failures import explained
 from clipgan.machine.precision import Precision
 from clipgan.networks.clip_encoder import ClipEncoder, build_encoder
 from clipgan.runs.checkpoint import fingerprint
 from clipgan.runs.folder import RunFolder, open_run
 from clipgan.runs.report import versions, write_json
-from clipgan.runs.snapshots import load_encoder, load_generator
+from clipgan.runs.snapshots import clip_keys, load_encoder, load_generator
 from clipgan.training.gan_loop import train_gan
 from clipgan.training.gan_networks import GanNetworks
 
 
+@explained
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_training_flags(parser)
@@ -72,10 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _encoder(config: Config) -> ClipEncoder:
     train = config.TRAIN
     if train.CLIP_MODEL_CHECKPOINT:
-        encoder = load_encoder(train.CLIP_MODEL_CHECKPOINT, train.CLIP_MODEL_BASE, config.TEXT.WORDS_NUM)
+        path, base = train.CLIP_MODEL_CHECKPOINT, train.CLIP_MODEL_BASE
+        encoder = load_encoder(path, base, config.TEXT.WORDS_NUM, **clip_keys(train))
     else:
         print("TRAIN.CLIP_MODEL_CHECKPOINT is empty: the encoder was not fine-tuned, its region projection is random")
-        encoder = build_encoder(train.CLIP_MODEL_BASE, train.CLIP_PRETRAINED, config.TEXT.WORDS_NUM)
+        base, weights = train.CLIP_MODEL_BASE, train.CLIP_PRETRAINED
+        encoder = build_encoder(base, weights, config.TEXT.WORDS_NUM, **clip_keys(train))
+    print(encoder.describe)
     return encoder.freeze()
 
 
@@ -137,10 +142,11 @@ def _draw_own_captions(config: Config, generator: torch.nn.Module, encoder: Clip
     if not distributed.is_main():  # a handful of pictures
         return
     root = Path(config.TRAIN.NET_G).with_suffix("")
-    for name, captions in read_own_captions(config.DATA_DIR, raw_captions=config.TEXT.RAW_CAPTIONS):
+    in_words = functools.partial(has_words, encoder)
+    for name, captions in read_own_captions(config.DATA_DIR, raw_captions=config.TEXT.RAW_CAPTIONS, has_words=in_words):
         folder = root / name
         draw_captions(generator, encoder, captions, config, device, folder)
-        print(f"{len(captions)} captions of {name} drawn in {folder}")
+        print(f"{sum(map(bool, captions))} captions of {name} drawn in {folder}")
 
 
 if __name__ == "__main__":

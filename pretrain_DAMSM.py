@@ -19,13 +19,15 @@ from clipgan.flags import add_training_flags, run_script, training_config
 from clipgan.machine import distributed
 from clipgan.machine.device import choose_device, seed_everything
 from clipgan.machine.door import speed_up
+from clipgan.machine.failures import explained
 from clipgan.machine.precision import Precision
 from clipgan.networks.clip_encoder import build_encoder
 from clipgan.runs.folder import open_run
-from clipgan.runs.snapshots import load_encoder
+from clipgan.runs.snapshots import clip_keys, load_encoder
 from clipgan.training.damsm_loop import pretrain
 
 
+@explained
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_training_flags(parser)
@@ -40,9 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     train = config.TRAIN
     with distributed.main_first():  # one process downloads
         if train.CLIP_MODEL_CHECKPOINT:  # go on from an encoder that was fine-tuned before
-            encoder = load_encoder(train.CLIP_MODEL_CHECKPOINT, train.CLIP_MODEL_BASE, config.TEXT.WORDS_NUM)
+            path, base = train.CLIP_MODEL_CHECKPOINT, train.CLIP_MODEL_BASE
+            encoder = load_encoder(path, base, config.TEXT.WORDS_NUM, **clip_keys(train))
         else:
-            encoder = build_encoder(train.CLIP_MODEL_BASE, train.CLIP_PRETRAINED, config.TEXT.WORDS_NUM)
+            base, weights = train.CLIP_MODEL_BASE, train.CLIP_PRETRAINED
+            encoder = build_encoder(base, weights, config.TEXT.WORDS_NUM, **clip_keys(train))
+    print(encoder.describe)
     require_embedding_dim(config, encoder.word_dim)
 
     examples = {split: read_split(config, split) for split in ("train", "test")}

@@ -1,20 +1,28 @@
 """Configuration: strict, typed, and the same after writing and reading."""
 
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
+from config_files import refusal, write
 
-from clipgan.config import Config, get_key, key_paths, load_config, require_generator_size, save_config
+from clipgan.config import (
+    BOUNDS,
+    Config,
+    config_from_dict,
+    get_key,
+    key_paths,
+    load_config,
+    require_generator_size,
+    save_config,
+    set_key,
+)
 from clipgan.errors import UserError
+from clipgan.machine.device import seed_everything
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHIPPED = sorted(REPOSITORY.glob("cfg/**/*.yml"))
-
-
-def write(folder: Path, text: str) -> Path:
-    path = folder / "run.yml"
-    path.write_text(text)
-    return path
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(REPOSITORY)))
@@ -72,7 +80,7 @@ def test_an_override_wins_over_the_file_and_keeps_its_type(tmp_path):
         ("TRAIN: {FLAG: 1}", "TRAIN.FLAG must be True or False"),
         ("TRAIN: 3", "TRAIN is a section"),
         ("TRAIN: {BATCH_SIZE: 1}", "TRAIN.BATCH_SIZE must be at least 2"),
-        ("TRAIN: {SMOOTH: {GAMMA2: 0}}", "TRAIN.SMOOTH.GAMMA2 must be above 0"),
+        ("TRAIN: {SMOOTH: {GAMMA2: 0}}", "TRAIN.SMOOTH.GAMMA2 must be a finite number of at least 0.001"),
         ("EVAL: {BEST_BY: fid}", "set EVAL.BEST_SPLIT to test"),
         ("EVAL: {JUDGE: {CLIP_PRETRAINED: openai}}", "needs EVAL.JUDGE.CLIP_MODEL_BASE"),
         ("TRAIN: {PRECISION: half}", "TRAIN.PRECISION must be one of fp32, tf32, bf16, fp16"),
@@ -128,3 +136,131 @@ def test_every_key_has_a_path():
     paths = list(key_paths())
     assert "TRAIN.SMOOTH.GAMMA1" in paths and "CONFIG_NAME" in paths
     assert len(paths) == len(set(paths))
+
+
+def numbers() -> list[str]:
+    config = Config()
+    return [key for key in key_paths() if type(get_key(config, key)) in (int, float)] + ["GPU_ID"]
+
+
+def test_every_number_has_bounds_which_its_default_keeps():
+    assert set(numbers()) == set(BOUNDS)
+    config_from_dict(asdict(Config()), "defaults")
+
+
+@pytest.mark.parametrize("key", numbers())
+def test_a_number_out_of_bounds_is_refused_by_its_key(tmp_path, key):
+    low, high = BOUNDS[key]
+    values = [10**400, -(10**400), 1e30, "1e999", ".inf", "nan", "-.inf"] + [10**12] * (key != "SEED")
+    values += [low - 1, high + 1] if isinstance(low, int) else [low - 1e-7, high * 1.000001]
+    for value in values:
+        assert f" {key} must be " in refusal(tmp_path, "", f"{key}={value}")
+
+
+def test_the_bounds_themselves_are_taken(tmp_path):
+    for key, (low, high) in BOUNDS.items():
+        for value in (low, high):
+            config = Config()
+            if key in ("TREE.BRANCH_NUM", "TREE.BASE_SIZE"):
+                config.TREE.BRANCH_NUM, config.TREE.BASE_SIZE = 1, 8
+            if (key, value) != ("TRAIN.EMA", 1.0):
+                set_key(config, key, value)
+            assert config_from_dict(asdict(config), "bounds") == config
+    assert load_config(write(tmp_path, "TRAIN: {LINEAR_LR: 20}")).TRAIN.LINEAR_LR == 20.0  # the original's
+
+
+def test_images_beyond_the_largest_size_are_refused(tmp_path):
+    assert "images of 4096 px: the largest may have 2048" in refusal(tmp_path, "TREE: {BASE_SIZE: 512, BRANCH_NUM: 4}")
+    assert "TRAIN.EMA must be below 1" in refusal(tmp_path, "TRAIN: {EMA: 1}")
+
+
+def test_every_consumer_of_the_seed_takes_the_largest():
+    seed = int(BOUNDS["SEED"][1])
+    seed_everything(seed)
+    assert np.random.default_rng((seed, 3, *b"noise")).random() != np.random.default_rng(seed).random()
+    seed_everything(0)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("CONFIG_NAME", "..", "neither empty nor a path"),
+        ("CONFIG_NAME", ".", "neither empty nor a path"),
+        ("CONFIG_NAME", "''", "neither empty nor a path"),
+        ("DATASET_NAME", "a/../../b", "neither empty nor a path"),
+        ("DATASET_NAME", "a\\b", "neither empty nor a path"),
+        ("CONFIG_NAME", "ü" * 51, "at most 100 bytes, not 102"),
+        ("DATA_DIR", "''", "is empty: name a folder"),
+        ("OUTPUT_DIR", "'  '", "is empty: name a folder"),
+        ("OUTPUT_DIR", "x" * 4097, "at most 4096 characters"),
+        ("DATA_DIR", '"a\\0b"', "a character that is none of a text"),
+        ("TRAIN.NET_G", '"a\\nb"', "a character that is none of a text"),
+        ("TRAIN.CLIP_MODEL_BASE", '"a\\ud800"', "a character that is none of a text"),
+        ("TRAIN.CLIP_ACTIVATION", "relu", "must be one of empty, gelu, quick_gelu, not 'relu'"),
+        ("EVAL.JUDGE.CLIP_ACTIVATION", "relu", "must be one of empty, gelu, quick_gelu, not 'relu'"),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_refused_by_its_key(tmp_path, key, text, expected):
+    line = refusal(tmp_path, "", f"{key}={text}")
+    assert f" {key} " in line and expected in line
+
+
+@pytest.mark.parametrize("section", ["TRAIN", "EVAL.JUDGE"])
+def test_mean_and_std_of_a_clip_are_three_numbers_or_none(tmp_path, section):
+    path = write(tmp_path, "")
+    config = load_config(path, [f"{section}.CLIP_MEAN=[0.5, 1, 1e-1]", f"{section}.CLIP_STD=[0.2,0.2,0.2]"])
+    assert get_key(config, f"{section}.CLIP_MEAN") == [0.5, 1.0, 0.1]
+    save_config(config, tmp_path / "again.yml")
+    assert load_config(tmp_path / "again.yml") == config
+    assert get_key(load_config(tmp_path / "again.yml", [f"{section}.CLIP_MEAN="]), f"{section}.CLIP_MEAN") == []
+    for value in (
+        "0.5",
+        "[0.5, 0.5]",
+        "[1, 1, 1, 1]",
+        "[a, 1, 1]",
+        "[yes, 1, 1]",
+        "[.nan, 1, 1]",
+        "[11, 1, 1]",
+        "[[1],1,1]",
+    ):
+        assert f"{section}.CLIP_MEAN must be" in refusal(tmp_path, "", f"{section}.CLIP_MEAN={value}")
+    for value in ("[0, 1, 1]", "[-1, 1, 1]", "[1e-30, 1, 1]"):
+        assert f"{section}.CLIP_STD must be" in refusal(tmp_path, "", f"{section}.CLIP_STD={value}")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"TRAIN": {**asdict(Config())["TRAIN"], "BATCH_SIZE": 0}}, "TRAIN.BATCH_SIZE must be at least 2"),
+        ({"TRAIN": 5}, "TRAIN is a section"),
+        ({"TRAIN": {"CLIP_MEAN": [1.0, float("nan"), 0.0]}}, "TRAIN.CLIP_MEAN must be"),
+        ({3: 5}, "unknown key 3"),
+        ({None: 5}, "unknown key None"),
+        ({"x" * 10**6: 5}, "unknown key xxx"),
+        ({"SEED": 10**400}, "SEED must be at least 0"),
+        ({"SEED": np.int64(3)}, "SEED must be a whole number"),
+        ({"DATA_DIR": b"x"}, "DATA_DIR must be a text"),
+        ({"DATA_DIR": "x" * 10**7}, "DATA_DIR must have at most 4096 characters"),
+    ],
+)
+def test_a_dictionary_of_a_stranger_is_checked_as_a_file_is(change, expected):
+    assert config_from_dict(asdict(Config()), "state.pt") == Config()
+    with pytest.raises(UserError) as caught:
+        config_from_dict({**asdict(Config()), **change}, "state.pt")
+    assert f"state.pt: {expected}" in str(caught.value) and len(str(caught.value)) <= 480
+    with pytest.raises(UserError, match=r"state\.pt must hold a mapping"):
+        config_from_dict([1], "state.pt")
+
+
+def test_a_config_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    save_config(Config(SEED=1), tmp_path / "run.yml")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(
+        UserError, match=r"run\.yml: cannot be written: the disk is full \([\d,]+ MB are free\): make room"
+    ):
+        save_config(Config(SEED=2), tmp_path / "run.yml")
+    assert load_config(tmp_path / "run.yml").SEED == 1 and len(list(tmp_path.iterdir())) == 1

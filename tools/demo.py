@@ -19,6 +19,7 @@ from clipgan.data.toy import OF_CLASS
 from clipgan.errors import Stopped, UserError
 from clipgan.flags import REPOSITORY as ROOT
 from clipgan.flags import run_script
+from clipgan.machine.failures import explained
 
 NET_G = Path("output/toy_GAN/Model/netG_best.pth")
 UNTRAINED = Path("output/toy_untrained/Model/netG_epoch_0.pth")
@@ -46,6 +47,7 @@ def score(net_g: Path, name: str) -> dict:
     return json.loads((ROOT / net_g.with_suffix("") / "valid" / f"{name}.json").read_text())
 
 
+@explained
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     os.chdir(ROOT)

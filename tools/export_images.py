@@ -18,8 +18,10 @@ from clipgan.data.from_config import read_split
 from clipgan.evaluation.encoding import evaluation_image
 from clipgan.evaluation.sampling import PngWriter, evenly_spaced
 from clipgan.flags import add_common_flags, config_from_flags, run_script
+from clipgan.machine.failures import explained
 
 
+@explained
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="config that names the data and the image size")

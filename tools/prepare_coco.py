@@ -12,67 +12,140 @@ they are. The test split is val2014.
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 from tqdm import tqdm
 
+from clipgan.data.example import require_name
 from clipgan.errors import UserError
+from clipgan.files.gate import MEGABYTE, printable, read_json, reading, short
+from clipgan.files.shapes import Misfit, list_of, record, text, whole
 from clipgan.flags import run_script
+from clipgan.machine.failures import explained
 
 FOLDERS = {"train": "train2014", "test": "val2014"}
+_EXPECTED = (
+    "COCO's caption format, images with id and file_name and annotations with image_id and caption; "
+    "annotations_trainval2014 has it"
+)
+_LARGEST = 512 * MEGABYTE  # captions_train2014.json has 67
+_ID = whole(0, 2**63 - 1)
+
+
+def _image_name(value: Any, name: str) -> None:
+    """The plain name of a JPEG."""
+    try:
+        plain = require_name(value, name)
+    except UserError as error:
+        raise Misfit(str(error)) from None
+    if plain != value or "/" in value or "\\" in value or not value.endswith(".jpg") or value.startswith("."):
+        raise Misfit(f"{name} must be a plain name that ends with .jpg, not {short(value)}")
+
+
+_CAPTIONS = record(
+    {
+        "images": list_of(record({"id": _ID, "file_name": _image_name}, others=True), at_most=10**7),
+        "annotations": list_of(record({"image_id": _ID, "caption": text(20_000)}, others=True), at_most=10**8),
+    },
+    others=True,
+)
 
 
 def read_captions(path: Path) -> dict[str, list[str]]:
     """Captions by image name (without extension) of one of COCO's caption files, images in the order of their names.
 
+    Annotations of images that the file does not list are left out, and so are images without a caption.
+
     Raises:
-        UserError: the file is missing or not of COCO's caption format.
+        UserError: the file is missing or not of COCO's caption format, or two images have one id or one name.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        images = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
-        captions: dict[str, list[str]] = {name: [] for name in sorted(images.values())}
-        for annotation in content["annotations"]:
-            # Some captions hold line breaks, but here a line is a caption.
-            text = " ".join(annotation["caption"].split())
-            if text and annotation["image_id"] in images:
-                captions[images[annotation["image_id"]]].append(text)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); COCO's annotations_trainval2014 has it") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: expected COCO's caption format, images with id and file_name and annotations with image_id and "
-            f"caption ({type(error).__name__}: {error})"
-        ) from None
-    return {name: texts for name, texts in captions.items() if texts}
+    with reading(path, _EXPECTED):
+        content = read_json(path, _LARGEST)
+        _CAPTIONS(content, "the file")
+        images: dict[int, str] = {}
+        captions: dict[str, list[str]] = {}
+        for image in content["images"]:
+            number, name = image["id"], image["file_name"].removesuffix(".jpg")
+            if number in images or name in captions:
+                what = f"the id {number}" if number in images else f"the name {image['file_name']}"
+                raise Misfit(f"two images have {what}")
+            images[number], captions[name] = name, []
+    for annotation in content["annotations"]:
+        # Some captions hold line breaks, but here a line is a caption.
+        caption = " ".join(printable(annotation["caption"]).split())
+        if caption and annotation["image_id"] in images:
+            captions[images[annotation["image_id"]]].append(caption)
+    return {name: captions[name] for name in sorted(captions) if captions[name]}
 
 
 def require_images(folder: Path, names: Sequence[str]) -> None:
     """Raise a UserError unless ``folder`` holds a JPEG of each name."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected COCO's images there")
-    present = {entry.name for entry in os.scandir(folder)}
+    try:
+        with os.scandir(folder) as entries:
+            present = {entry.name for entry in entries}
+    except OSError as error:
+        reason = "no such folder" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise UserError(f"{folder}: {reason}; expected COCO's images there") from None
     missing = [name for name in names if f"{name}.jpg" not in present]
     if missing:
         raise UserError(f"{folder}: lacks {len(missing)} of {len(names)} images, {missing[0]}.jpg for one")
 
 
-def write_split(root: Path, split: str, captions: dict[str, list[str]]) -> None:
-    """Write a split's caption files, then the list of its images."""
-    (root / "text").mkdir(exist_ok=True)
-    for name, texts in tqdm(captions.items(), desc=split, unit="image"):
-        (root / "text" / f"{name}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
-    (root / split).mkdir(exist_ok=True)
-    (root / split / "filenames.pickle").write_bytes(pickle.dumps(list(captions), protocol=2))
+def require_apart(splits: dict[str, dict[str, list[str]]]) -> None:
+    """Raise a UserError if an image is in both splits: its captions would be written to one file."""
+    both = splits["train"].keys() & splits["test"].keys()
+    if both:
+        raise UserError(f"{len(both)} images are in both train2014 and val2014, {min(both)} for one; expected none")
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is the old one or the whole new one; raises ``UserError``."""
+    temporary = path.with_name(f".{os.getpid()}.tmp")
+    with _writing(path):
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); all other files are whole: run this again when "
+            "that is mended"
+        ) from None
+
+
+def write_splits(root: Path, splits: dict[str, dict[str, list[str]]]) -> None:
+    """Write the caption files of all splits, then the lists of their images.
+
+    Raises:
+        UserError: a file cannot be written; all that is there is whole.
+    """
+    for folder in ("text", *splits):
+        with _writing(root / folder):
+            (root / folder).mkdir(exist_ok=True)
+    for split, captions in splits.items():
+        for name, texts in tqdm(captions.items(), desc=split, unit="image"):
+            write_whole(root / "text" / f"{name}.txt", ("\n".join(texts) + "\n").encode())
+    for split, captions in splits.items():
+        write_whole(root / split / "filenames.pickle", pickle.dumps(list(captions), protocol=2))
+
+
+@explained
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default="data/coco", metavar="DIR", help="default: %(default)s")
@@ -80,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--skip_image_check", action="store_true", help="the images come later")
     args = parser.parse_args(argv)
     root = Path(args.data_dir)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder; expected COCO's annotations and images in it (--help lists them)")
     annotations = Path(args.annotations) if args.annotations else root / "annotations"
 
@@ -92,9 +165,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not args.skip_image_check:
             together = root / "images"
             require_images(together if together.is_dir() else root / FOLDERS[split], list(captions))
+    require_apart(splits)
 
-    for split, captions in splits.items():
-        write_split(root, split, captions)
+    write_splits(root, splits)
     counts = ", ".join(
         f"{split}: {len(captions)} images, {sum(map(len, captions.values()))} captions"
         for split, captions in splits.items()

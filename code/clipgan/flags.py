@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from clipgan.config import Config, check, get_key, key_paths, load_config, set_key
-from clipgan.errors import Stopped, UserError
+from clipgan.config import BOUNDS, Config, check, get_key, key_paths, load_config, set_key
+from clipgan.errors import Stopped, UserError, one_line
+from clipgan.files.gate import short
 from clipgan.machine import distributed
 from clipgan.runs.folder import RunFolder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_LONGEST_LINE = 500  # characters of an error
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -23,7 +26,8 @@ def run_script(main: Callable[[], None]) -> None:
         # What all processes find in their flags or files, one of them says; later on, whoever finds it.
         if distributed.is_main() or distributed.initialised():
             of = f" (process {distributed.rank()})" if distributed.world_size() > 1 else ""
-            print(f"error{of}: {error}", file=sys.stderr)
+            start = f"error{of}: "
+            print(start + one_line(str(error), _LONGEST_LINE - len(start)), file=sys.stderr)
         raise SystemExit(2) from None
     except Stopped as stopped:
         print(stopped)
@@ -33,12 +37,31 @@ def run_script(main: Callable[[], None]) -> None:
     distributed.shut_down()
 
 
+def whole_number(flag: str, low: float, high: float) -> Callable[[str], int]:
+    """The ``type`` of an argparse flag: a whole number from ``low`` to ``high``.
+
+    It raises ``UserError`` for another text: one line, as for the config's keys.
+    """
+
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:  # no number, or one of thousands of digits
+            number = None
+        if number is None or not low <= number <= high:
+            raise UserError(f"{flag} must be at least {low} and at most {high}, not {short(text)}")
+        return number
+
+    return convert
+
+
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that all four scripts share."""
-    parser.add_argument("--gpu", type=int, metavar="N", help="CUDA device, -1 for the CPU (default: CUDA if any)")
+    gpu, seed = whole_number("--gpu", *BOUNDS["GPU_ID"]), whole_number("--manualSeed", *BOUNDS["SEED"])
+    parser.add_argument("--gpu", type=gpu, metavar="N", help="CUDA device, -1 for the CPU (default: CUDA if any)")
     parser.add_argument("--data_dir", metavar="DIR", help="overrides DATA_DIR")
     parser.add_argument("--NET_G", metavar="FILE", help="overrides TRAIN.NET_G, the generator's snapshot")
-    parser.add_argument("--manualSeed", type=int, metavar="N", help="overrides SEED")
+    parser.add_argument("--manualSeed", type=seed, metavar="N", help="overrides SEED")
     parser.add_argument(
         "--set",
         metavar="KEY.PATH=VALUE",
@@ -99,15 +122,13 @@ def training_config(args: argparse.Namespace) -> tuple[Config, RunFolder | None]
             print(f"--resume auto: no run of {config.run_name} with a training state yet: starting one")
             return config, None
     else:
-        folder = RunFolder(Path(args.resume))
-        if not folder.state_files:
-            raise UserError(f"--resume {args.resume}: no training state in {folder.states}, so nothing to go on from")
-        config = config_from_flags(args, args.cfg or folder.config)
-    before = load_config(folder.config)
+        folder = _run_to_resume(args.resume)
+        config = config_from_flags(args, args.cfg or _config_of(folder))
+    before = load_config(_config_of(folder))
     said = {override.partition("=")[0].strip() for override in args.set}
     said |= {key for flag, key in _SHORTHANDS.items() if getattr(args, flag) is not None} | set(_OF_THE_MACHINE)
     changed = [
-        f"{key} ({get_key(before, key)!r}, now {get_key(config, key)!r})"
+        f"{key} ({short(get_key(before, key))}, now {short(get_key(config, key))})"
         for key in key_paths()
         if get_key(before, key) != get_key(config, key) and key not in said
     ]
@@ -117,3 +138,21 @@ def training_config(args: argparse.Namespace) -> tuple[Config, RunFolder | None]
             "to change it on purpose, say it again with --set KEY=VALUE"
         )
     return config, folder
+
+
+def _run_to_resume(path: str) -> RunFolder:
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise UserError(f"--resume {path}: is no folder: name the run's folder, such as output/birds_clip_DMGAN")
+    folder = RunFolder(Path(path))
+    if not os.path.isdir(folder.states) or not folder.state_files:
+        raise UserError(f"--resume {path}: no training state in {folder.states}, so nothing to go on from")
+    return folder
+
+
+def _config_of(folder: RunFolder) -> Path:
+    if not os.path.isfile(folder.config):
+        raise UserError(
+            f"{folder.config}: no such file, so what this run was trained with is unknown: put it back, or start a new "
+            "run (without --resume)"
+        )
+    return folder.config

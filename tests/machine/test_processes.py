@@ -32,10 +32,21 @@ def launch(processes: int, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+def share_captions(folder: Path) -> None:
+    """Give six training images at a time the same three captions, and two test images the same ten."""
+    train, test = (sorted(folder.rglob(f"*_{split}_*.txt")) for split in ("train", "test"))
+    lines = [path.read_text().splitlines() for path in train]
+    for number, path in enumerate(train):
+        path.write_text("\n".join(lines[number % 4][:3]))
+    assert test[0].parent != test[-1].parent  # their classes
+    test[-1].write_text(test[0].read_text())
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_clip) -> Path:
     root = tmp_path_factory.mktemp("processes")
     draw_toy_dataset(root / "data", "birds", train=24, test=14, size=32, seed=3)
+    share_captions(root / "data" / "text")
     config = Config(DATA_DIR=str(root / "data"), WORKERS=0)
     config.TREE.BASE_SIZE, config.TREE.BRANCH_NUM = 8, 2
     config.TRAIN.BATCH_SIZE, config.TRAIN.MAX_STEPS, config.TRAIN.SNAPSHOT_INTERVAL = 8, 2, 1
@@ -129,6 +140,7 @@ def test_samples_are_the_same_files_byte_for_byte(one_and_two, folder):
 def test_the_report_of_an_evaluation_is_the_same(one_and_two):
     one, two = (result["report"] for result in one_and_two)
     assert one == two
+    assert one["captions_shared"] == 20 and "equal captions are no mismatch" in one["protocol"]
 
 
 def test_only_one_process_prints_and_an_uneven_batch_is_refused_in_a_line(folder):

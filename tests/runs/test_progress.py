@@ -1,9 +1,12 @@
 """The lines of metrics.jsonl."""
 
 import json
+import resource
 
+import pytest
 import torch
 
+from clipgan.errors import UserError
 from clipgan.runs.progress import Progress, read_numbers
 
 
@@ -51,3 +54,54 @@ def test_numbers_come_from_the_device_in_one_copy(monkeypatch):
     assert read_numbers(steps) == [{"a": 1.5, "b": 2.0, "c": 3.0}, {"a": 4.0, "b": 5.0, "c": 6.0}]
     assert copies == [(3,)]
     assert read_numbers([{"b": 1.0}]) == [{"b": 1.0}] and read_numbers([]) == []
+
+
+def resumed(path, had):
+    """The lines and the messages of a run that goes on, whose file had so many bytes when its state was saved."""
+    progress, said = Progress(path, 9, "test"), []
+    progress.say = said.append
+    progress.load_state_dict({"pending": [], "seconds": 1.0, "bytes": had})
+    progress.write("eval", 5, 1, {"r1": 0.5})
+    progress.close()
+    assert b"\0" not in path.read_bytes()
+    return [line for line in path.read_text().splitlines() if line], said
+
+
+def test_a_lost_or_shortened_file_is_not_filled_with_nul(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines, said = resumed(path, 5000)
+    assert len(lines) == 1 and len(said) == 1
+    assert f"{path}: earlier lines are lost: it has 0 bytes, and had 5000" in said[0]
+    path.write_text('{"kind": "train", "step": 3}\n{"kind": "tra')
+    lines, said = resumed(path, 5000)
+    assert lines[:2] == ['{"kind": "train", "step": 3}', '{"kind": "tra'] and json.loads(lines[2])["step"] == 5
+    assert len(said) == 1
+
+
+def test_a_longer_file_is_cut_silently(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("12345\n67890\n")
+    lines, said = resumed(path, 6)
+    assert lines[0] == "12345" and len(lines) == 2 and not said
+    path.write_text("12345\n")
+    assert len(resumed(path, 0)[0]) == 1
+    path.unlink()
+    assert len(resumed(path, 0)[0]) == 1
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
+    progress = Progress(tmp_path / "metrics.jsonl", 9, "test")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(
+            UserError, match=r"metrics\.jsonl: cannot be written: .*make room.*training goes on with --resume"
+        ):
+            for step in range(9):
+                progress.write("train", step, 1, {"loss": 0.5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        progress.close()
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"folder\.jsonl: cannot be written"):
+        Progress(tmp_path / "folder.jsonl", 9, "test").write("train", 1, 1, {})

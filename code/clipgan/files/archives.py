@@ -37,16 +37,23 @@ def open_archive(path: str | Path, *, stored: bool, at_most: int | None = None) 
         yield archive
 
 
-def read_member(archive: zipfile.ZipFile, name: str) -> bytearray:
-    """The bytes of a member that is not compressed, compared with its checksum.
+def read_member(archive: zipfile.ZipFile, name: str, *, stored: bool = True) -> bytearray:
+    """The bytes of a member, compared with its checksum.
+
+    Args:
+        archive: of :func:`open_archive`.
+        name: of the member.
+        stored: whether only a member that is not compressed is taken. Else the caller has checked its declared size.
 
     Raises:
         KeyError: there is none of this name.
-        ValueError, zipfile.BadZipFile: it is compressed, cut off or damaged.
+        ValueError, zipfile.BadZipFile, zlib.error: it is compressed in another way, cut off or damaged.
     """
     member = archive.getinfo(name)
-    if member.compress_type != zipfile.ZIP_STORED:
+    if stored and member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed, as torch.save never does it")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others take memory as they are told
+        raise ValueError(f"{name} is compressed by an unusual method")
     size = member.file_size
     content = bytearray(size)
     view, place = memoryview(content), 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import reprlib
 import stat
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from typing import Any
 from clipgan.errors import UserError, one_line
 
 MEGABYTE = 1 << 20
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _OTHER_FILES = (  # what a download is instead of the file, by its first bytes
     (b"<!doctype html", "is a web page, not the file itself: download it again"),
     (b"<html", "is a web page, not the file itself: download it again"),
@@ -114,7 +116,7 @@ def _decode_line(line: bytes) -> str:
 
 def printable(text: str) -> str:
     """``text`` with U+FFFD in the place of what no file name, terminal or tokenizer takes: NUL and lone surrogates."""
-    return text.replace("\0", "\ufffd").encode("utf-8", errors="surrogatepass").decode("utf-8", errors="replace")
+    return _NO_TEXT.sub("\ufffd", text)
 
 
 def read_text(path: str | Path, at_most: int) -> str:
@@ -128,7 +130,8 @@ def parse_json(text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            twice = next(key for i, (key, _) in enumerate(pairs) if key in {other for other, _ in pairs[:i]})
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))
             raise ValueError(f"the key {short(twice)} stands there twice")
         return found
 

@@ -139,6 +139,8 @@ PLAIN: dict[tuple[str, str], Callable] = {
     ("__builtin__", "long"): _new_number(int),
 }
 
+_SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+
 # Operations of the machine that plain data needs none of: codes of a registry, old-style classes, buffers from outside,
 # and byte arrays, which are allocated before they are read.
 _REFUSED = ("EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEXT_BUFFER", "READONLY_BUFFER", "BYTEARRAY8", "NEWOBJ_EX")
@@ -169,6 +171,7 @@ class PlainUnpickler(pickle._Unpickler):
     ):
         super().__init__(file, encoding="latin1")
         self._functions, self._persistent, self._foreign = functions, persistent, foreign
+        self.budget = 1 << 24  # items and bytes that all calls together may copy: a pickle can pass one list many times
 
     def find_class(self, module: str, name: str) -> Any:
         known = self._functions.get((module, name))
@@ -187,6 +190,10 @@ class PlainUnpickler(pickle._Unpickler):
         ours = isinstance(function, _ForeignClass) or any(function is known for known in self._functions.values())
         if not ours or not isinstance(arguments, tuple):
             raise Refused(f"a call of a {type(function).__name__}")
+        if not isinstance(function, _ForeignClass):  # which copies nothing
+            self.budget -= sum(len(argument) for argument in arguments if isinstance(argument, _SIZED))
+        if self.budget < 0:
+            raise Refused("more copies than plain data needs")
         return function(*arguments)
 
     def load_reduce(self) -> None:

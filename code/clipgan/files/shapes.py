@@ -47,8 +47,8 @@ def number(low: float = -math.inf, high: float = math.inf, *, finite: bool = Tru
     """A number from ``low`` to ``high``; a ``finite`` one unless told otherwise."""
 
     def check(value: Any, name: str) -> None:
-        fits = type(value) in (int, float) and (not finite or math.isfinite(value)) and low <= value <= high
-        if not fits:
+        fits = type(value) is float or (type(value) is int and value.bit_length() < 1024)  # what a float can hold
+        if not (fits and (not finite or math.isfinite(value)) and low <= value <= high):
             bounds = "" if (low, high) == (-math.inf, math.inf) else f" from {low:g} to {high:g}"
             raise _refuse(name, f"a {'finite ' if finite else ''}number{bounds}", value)
 
@@ -165,6 +165,22 @@ def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
         if value.is_floating_point() and not torch.isfinite(value).all():
             return name
     return None
+
+
+def weight_differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """How a file's tensors differ from those that a network has: the first three in words; empty where they fit.
+
+    Names, shapes and kinds of numbers are compared. ``wanted`` may be on the meta device.
+    """
+    differences = [f"lacks {name}" for name in wanted if name not in found]
+    differences += [f"has {short(name)[1:-1]}, which is unknown here" for name in found if name not in wanted]
+    for name, tensor in wanted.items():
+        if name in found and found[name].shape != tensor.shape:
+            differences.append(f"has {name} as {short(list(found[name].shape))}, not {list(tensor.shape)}")
+        elif name in found and found[name].is_floating_point() != tensor.is_floating_point():
+            differences.append(f"has {name} in {found[name].dtype}, not {tensor.dtype}")
+    more = f", and {len(differences) - 3} more differences" if len(differences) > 3 else ""
+    return f"it {', it '.join(differences[:3])}{more}" if differences else ""
 
 
 WEIGHTS = mapping_of(tensor)

@@ -1,4 +1,4 @@
-"""CLIP as text and image encoder: the only place that knows open_clip.
+"""CLIP as text and image encoder: this and the modules clip_* beside it are the only place that knows open_clip.
 
 It owns everything that belongs to CLIP and to nobody else: the tokenizer, the input size, CLIP's mean and standard
 deviation, and which of the transformers' states are the words, the sentence, the regions and the image.
@@ -6,20 +6,23 @@ deviation, and which of the transformers' states are the words, the sentence, th
 
 from __future__ import annotations
 
-import difflib
-import json
-import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
 from torch import Tensor, nn
 
 from clipgan.errors import UserError
+from clipgan.files.gate import reading
+from clipgan.files.shapes import anything, mapping_of, record, text, whole
+from clipgan.networks.clip_config import MEAN, STD, check_config
+from clipgan.networks.clip_models import Model, create_clip, read_model, require_memory
+from clipgan.networks.clip_published import Origin, Said, check_said, find_weights, settle
+from clipgan.networks.clip_weights import EXPECTED, fill, named_as_in, read_weights
 
 
 @dataclass(frozen=True)
@@ -92,18 +95,33 @@ class ClipEncoder(nn.Module):
     def __init__(self, spec: EncoderSpec):
         super().__init__()
         self.spec = spec
-        self.clip = _create_clip(spec.model, spec.name)
-        _require_supported(self.clip, self._text, spec.name)
-        if not 1 <= spec.words_num <= self._text.context_length - 2:
+        self.source = "random weights"
+        self.clip = create_clip(spec.model, spec.name)
+        if type(spec.words_num) is not int or not 1 <= spec.words_num <= self._text.context_length - 2:
             raise UserError(
                 f"TEXT.WORDS_NUM is {spec.words_num}, but {spec.name} reads captions of 1 to "
                 f"{self._text.context_length - 2} tokens"
             )
         self.region_projection = nn.Linear(self.clip.visual.transformer.width, self.word_dim)
         self.tokenize = Tokenizer(spec.words_num)
-        mean, std = torch.tensor(spec.image_mean), torch.tensor(spec.image_std)
-        self.register_buffer("_mean", mean.view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", std.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_mean", torch.empty(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.empty(1, 3, 1, 1), persistent=False)
+        self._set_constants()
+
+    def _set_constants(self) -> None:
+        """The buffers that are no weights, which a network built on the meta device lacks at first."""
+        with torch.no_grad():
+            for buffer, values in ((self._mean, self.spec.image_mean), (self._std, self.spec.image_std)):
+                buffer.copy_(torch.tensor(values, device="cpu").view(1, 3, 1, 1))
+            self._text.attn_mask.fill_(float("-inf")).triu_(1)  # 0 where a token may look: at itself and before
+
+    @property
+    def describe(self) -> str:
+        """One line: the model, where its weights are from, its activation, and the image statistics."""
+        spec = self.spec
+        activation = "quick_gelu" if spec.model.get("quick_gelu") else "gelu"
+        mean, std = ("/".join(f"{value:.4g}" for value in values) for values in (spec.image_mean, spec.image_std))
+        return f"CLIP {spec.name}: {self.source}; activation {activation}; image mean {mean}, std {std}"
 
     @property
     def _text(self) -> nn.Module:
@@ -199,121 +217,121 @@ class ClipEncoder(nn.Module):
         return self
 
 
-def build_encoder(base: str, pretrained: str, words_num: int) -> ClipEncoder:
+def build_encoder(
+    base: str,
+    pretrained: str,
+    words_num: int,
+    *,
+    activation: str = "",
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    section: str = "TRAIN",
+) -> ClipEncoder:
     """A new encoder, its ``region_projection`` untrained.
 
     Args:
-        base: open_clip model name, or path of a JSON file in open_clip's model-config format.
+        base: open_clip model name, path of a JSON file in open_clip's model-config format, ``local-dir:PATH`` or
+            ``hf-hub:ORG/NAME``, which bring their weights along.
         pretrained: open_clip tag (downloaded when it is not in open_clip's cache), a weights file, or empty for none.
         words_num: longest caption in BPE tokens.
+        activation: ``gelu`` or ``quick_gelu``, where the weights' origin does not tell; empty = not said.
+        mean: of images in [0, 1], with which the weights were trained; empty = not said.
+        std: the same.
+        section: of the config in which these keys stand, for messages: TRAIN or EVAL.JUDGE.
 
     Raises:
-        UserError: an unknown model or tag, a missing file, weights of another architecture, no network.
+        UserError: an unknown model or tag, a missing file, weights of another architecture, no network; or activation
+            and image statistics are contradictory, or unknown where they matter.
     """
-    name, model = model_config(base)
-    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    weights: Path | None = None
-    if pretrained and Path(pretrained).is_file():
-        weights = Path(pretrained)
-        model["quick_gelu"] = model.get("quick_gelu", False) or _is_torchscript(weights)
-    elif pretrained:
-        tags = open_clip.list_pretrained_tags_by_model(name)
-        if pretrained not in tags:
-            have = f"{name} has {', '.join(tags)}" if tags else f"{name} has no published weights"
-            raise UserError(f"TRAIN.CLIP_PRETRAINED: {pretrained!r} is neither a file nor published weights; {have}")
-        published = open_clip.get_pretrained_cfg(name, pretrained)
-        model["quick_gelu"] = model.get("quick_gelu", False) or bool(published.get("quick_gelu", False))
-        mean, std = published.get("mean", mean), published.get("std", std)
-        weights = _download(name, pretrained, published)
-    encoder = ClipEncoder(EncoderSpec(name, model, tuple(mean), tuple(std), words_num))
-    if weights is not None:
+    said = Said(activation, mean, std, section)
+    check_said(said)
+    model = read_model(base, f"{section}.CLIP_MODEL_BASE")
+    origin = find_weights(model, pretrained, f"{section}.CLIP_PRETRAINED")
+    weights = None
+    if origin.path is not None:
         try:
-            open_clip.load_checkpoint(encoder.clip, str(weights))
-        except Exception as error:  # open_clip raises many kinds for a file that does not fit
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{weights} does not hold weights of {name}: {reason}") from None
+            weights = read_weights(origin.path)
+        except UserError as error:
+            reason = str(error).removeprefix(f"{origin.path}: ").removesuffix(f"; expected {EXPECTED}")
+            raise UserError(f"{origin.path} does not hold weights of {model.name}: {reason}") from None
+        origin = replace(origin, openai_program=weights.openai_program)
+    settings = settle(model, origin, said)
+    config = {**model.config, "quick_gelu": settings.quick_gelu}
+    spec = EncoderSpec(model.name, config, settings.mean, settings.std, words_num)
+    with torch.device("meta"):
+        encoder = ClipEncoder(spec)
+    if weights is None:
+        require_memory(encoder, spec.name)
+        return ClipEncoder(spec)
+    try:
+        fill(encoder.clip, named_as_in(weights.tensors, encoder.clip, config))
+    except UserError as error:
+        raise UserError(f"{origin.path} does not hold weights of {model.name}: {error}") from None
+    encoder.region_projection.to_empty(device="cpu").reset_parameters()
+    encoder._mean, encoder._std = torch.empty(1, 3, 1, 1), torch.empty(1, 3, 1, 1)
+    encoder._set_constants()
+    encoder.source = f"weights {origin.label} from {origin.path}" if origin.label else f"weights from {origin.path}"
     return encoder
 
 
-def model_config(base: str) -> tuple[str, dict]:
-    """The name and open_clip's model config of an open_clip model or of a JSON file in that format.
+def restore_encoder(spec: EncoderSpec, weights: dict[str, Tensor], path: str | Path) -> ClipEncoder:
+    """The encoder of a checkpoint; memory is taken for what the checkpoint holds only.
 
     Raises:
-        UserError: no such model or file, or no model config in it.
+        UserError: the weights are not those of this architecture, or are not finite.
     """
-    if base.endswith(".json"):
-        path = Path(base)
-        if not path.is_file():
-            raise UserError(f"TRAIN.CLIP_MODEL_BASE: no file at {path}")
-        try:
-            model = json.loads(path.read_text(encoding="utf-8"))
-            missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(model)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path} is not valid JSON: {error}") from None
-        if missing:
-            raise UserError(f"{path} is no open_clip model config: it lacks {', '.join(sorted(missing))}")
-        return path.stem, model
-    model = open_clip.get_model_config(base)
-    if model is None:
-        near = difflib.get_close_matches(base, open_clip.list_models(), n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise UserError(f"TRAIN.CLIP_MODEL_BASE: open_clip has no model {base!r}{hint}")
-    return base, model
-
-
-def _create_clip(model: dict, name: str) -> nn.Module:
-    model = dict(model)
-    kind = open_clip.CustomTextCLIP if model.pop("custom_text", False) else open_clip.CLIP
+    with torch.device("meta"):
+        encoder = ClipEncoder(spec)
     try:
-        clip = kind(**model)
-    except (TypeError, KeyError, AssertionError) as error:
-        raise UserError(f"{name}: open_clip cannot build this model: {error}") from None
-    for module in clip.modules():
-        if isinstance(module, Transformer) and all(type(b) is ResidualAttentionBlock for b in module.resblocks):
-            _put_sequence_first(module)
-    return clip
+        fill(encoder, weights)
+    except UserError as error:
+        raise UserError(f"{path} does not fit its own architecture: {error}") from None
+    encoder._set_constants()
+    encoder.source = f"weights from {path}"
+    return encoder
 
 
-def _put_sequence_first(transformer: Transformer) -> None:
-    """Let a transformer work on [L, B, D] instead of [B, L, D]: the same bits, from contiguous tensors.
+def read_spec(architecture: Any, path: str | Path) -> EncoderSpec:
+    """The architecture of a checkpoint.
 
-    nn.MultiheadAttention transposes batches that come first. For the strides that this leaves, PyTorch may copy
-    *frozen* weights once for every token.
+    Raises:
+        UserError: it is none, or one that cannot be used.
     """
-    transformer.batch_first = False
-    for block in transformer.resblocks:
-        block.attn.batch_first = False
+    with reading(path, "an encoder checkpoint, which pretrain_DAMSM.py writes"):
+        _ARCHITECTURE(architecture, "architecture")
+        check_config(architecture["model"], "architecture.model")
+    statistics = {key: tuple(map(float, architecture[key])) for key in ("image_mean", "image_std")}
+    return EncoderSpec(**{**architecture, **statistics})
 
 
-def _require_supported(clip: nn.Module, text: nn.Module, name: str) -> None:
-    if not isinstance(clip.visual, VisionTransformer):
-        raise UserError(f"{name} has no vision transformer, which the regions need: use a ViT such as ViT-B-32")
-    causal = getattr(text, "attn_mask", None) is not None and getattr(text, "cls_emb", None) is None
-    pooling = getattr(text, "text_pool_type", getattr(text, "pool_type", ""))
-    if not causal or pooling not in ("argmax", "eos") or text.vocab_size != 49408:
-        raise UserError(f"{name} does not read text as CLIP does (BPE, causal, end-of-text state): use a CLIP ViT")
+def require_agreement(spec: EncoderSpec, said: Said, path: str | Path) -> None:
+    """Refuse keys of the config that contradict what a checkpoint says of itself.
+
+    Raises:
+        UserError: names the key.
+    """
+    own = {"quick_gelu": bool(spec.model.get("quick_gelu")), "mean": spec.image_mean, "std": spec.image_std}
+    settle(Model(spec.name, {}), Origin(Path(path), own, str(path)), said)
+
+
+_ARCHITECTURE = record(
+    {
+        "name": text(300),
+        "model": mapping_of(anything, at_most=50),
+        "image_mean": MEAN,
+        "image_std": STD,
+        "words_num": whole(1, 1022),
+    }
+)
+
+
+def model_config(base: str) -> tuple[str, dict]:
+    """The name and open_clip's model config of what a ``CLIP_MODEL_BASE`` names; raises as :func:`read_model`."""
+    model = read_model(base)
+    return model.name, dict(model.config)
 
 
 def _project(x: Tensor, projection: nn.Module | Tensor | None) -> Tensor:
     if projection is None:
         return x
     return projection(x) if isinstance(projection, nn.Module) else x @ projection
-
-
-def _is_torchscript(path: Path) -> bool:
-    """OpenAI published its weights, all of them trained with QuickGELU, as TorchScript archives."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
-
-
-def _download(name: str, tag: str, published: dict) -> Path:
-    try:
-        return Path(open_clip.download_pretrained(published))
-    except Exception as error:  # the hub's client raises many kinds
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"could not fetch the weights {tag!r} of {name} ({type(error).__name__}: {reason}); set "
-            "TRAIN.CLIP_PRETRAINED to a weights file, or to '' for a random start"
-        ) from None

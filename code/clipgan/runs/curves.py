@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from PIL import Image, ImageDraw, ImageFont
+
+from clipgan.files import shapes
+from clipgan.files.gate import MEGABYTE, reading, require_file
+from clipgan.files.writing import write_failure
 
 COLUMNS, PANEL_WIDTH, PANEL_HEIGHT, MARGIN = 3, 320, 190, 14
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 26, 22  # room around the plot of a panel
@@ -15,15 +20,52 @@ TRAIN, EVAL, INK, FAINT, PAPER = (40, 90, 180), (210, 95, 20), (40, 40, 40), (20
 NOT_DRAWN = ("kind", "step", "epoch", "seconds", "best_split", "best_by", "candidates")
 
 
+# A run of a million steps writes about 30 megabytes.
+LONGEST_LINE, LARGEST_FILE, MOST_LINES, MOST_CURVES = 64 * 1024, 512 * MEGABYTE, 2_000_000, 200
+_NUMBERS = shapes.mapping_of(
+    shapes.either(shapes.nothing, shapes.flag, shapes.text(1000), shapes.number(-1e40, 1e40)), at_most=100
+)
+_LINE = shapes.record({"kind": shapes.one_of("train", "eval"), "step": shapes.whole(0, 10**12)}, others=True)
+
+
 def read_metrics(path: str | Path) -> list[dict]:
-    """The lines of a ``metrics.jsonl``, without broken ones (a crash can cut off the last line)."""
+    """The lines of a ``metrics.jsonl``: each an object with ``kind``, ``step`` and numbers, as ``Progress`` writes it.
+
+    Broken lines are left out: a crash can cut off the last one.
+
+    Raises:
+        UserError: no such file, or none that such a file could be.
+    """
     lines = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
+    with reading(path, "the metrics of a run, one JSON object a line"):
+        require_file(path, LARGEST_FILE)
+        for text in _lines(Path(path)):
+            try:
+                line = json.loads(text.decode("utf-8-sig"), parse_constant=_no_number)
+                _LINE(line, "it")
+                _NUMBERS(line, "it")
+            except (ValueError, RecursionError):
+                continue
+            lines.append(line)
     return lines
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Lines of at most ``LONGEST_LINE`` bytes; of a longer one, no more than that is in memory at once."""
+    with open(path, "rb") as file:
+        whole = True
+        for _ in range(MOST_LINES):
+            piece = file.readline(LONGEST_LINE)
+            if not piece:
+                return
+            ends = piece.endswith(b"\n")
+            if whole and (ends or len(piece) < LONGEST_LINE):
+                yield piece
+            whole = ends
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def series(lines: Iterable[dict]) -> dict[tuple[str, str], list[tuple[float, float]]]:
@@ -33,7 +75,9 @@ def series(lines: Iterable[dict]) -> dict[tuple[str, str], list[tuple[float, flo
         for name, value in line.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if name not in NOT_DRAWN and number and math.isfinite(value):
-                found.setdefault((line["kind"], name), []).append((line["step"], value))
+                key = (line["kind"], name)
+                if key in found or len(found) < MOST_CURVES:
+                    found.setdefault(key, []).append((line["step"], value))
     return found
 
 
@@ -42,6 +86,9 @@ def draw_curves(metrics: str | Path, path: str | Path) -> bool:
 
     Returns:
         Whether there was anything to draw.
+
+    Raises:
+        UserError: as :func:`read_metrics`, or the picture cannot be written.
     """
     curves = series(read_metrics(metrics))
     if not curves:
@@ -56,7 +103,10 @@ def draw_curves(metrics: str | Path, path: str | Path) -> bool:
         origin = (MARGIN + column * (PANEL_WIDTH + MARGIN), MARGIN + row * (PANEL_HEIGHT + MARGIN))
         title = f"{name} (evaluation)" if kind == "eval" else name
         _panel(draw, origin, title, points, last_step, EVAL if kind == "eval" else TRAIN)
-    sheet.save(path)
+    try:
+        sheet.save(path)
+    except OSError as error:
+        raise write_failure(error, path) from None
     return True
 
 

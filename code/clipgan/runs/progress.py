@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from clipgan.files import shapes
+from clipgan.files.writing import write_failure
 from clipgan.machine import distributed
 
 
@@ -49,11 +50,30 @@ class Progress:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from there; lines that were written after the state are cut off."""
+        """Go on from there; lines that were written after the state are cut off.
+
+        Raises:
+            UserError: the file cannot be written to.
+        """
         self._pending = list(state["pending"])
         self._started = time.monotonic() - state["seconds"]
-        if distributed.is_main() and self._path.is_file():
-            os.truncate(self._path, state["bytes"])
+        if distributed.is_main() and (state["bytes"] or self._path.exists()):
+            self._cut(state["bytes"])
+
+    def _cut(self, length: int) -> None:
+        """Shorten the file to ``length`` bytes. What was lost from it stays lost, but the next line begins anew."""
+        try:
+            with open(self._path, "ab+") as file:
+                have = file.tell()
+                if have < length:
+                    self.say(f"{self._path}: earlier lines are lost: it has {have} bytes, and had {length}")
+                file.truncate(min(have, length))
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        file.write(b"\n")
+        except OSError as error:
+            raise write_failure(error, self._path) from None
 
     def start(self, step: int) -> None:
         """Let the bar begin at a step, which does not count for its rate."""
@@ -83,13 +103,20 @@ class Progress:
             self._bar.set_postfix({"epoch": epoch, **{key: f"{means[key]:.3g}" for key in shown if key in means}})
 
     def write(self, kind: str, step: int, epoch: int, numbers: dict) -> None:
-        """Append one line to the file."""
+        """Append one line to the file.
+
+        Raises:
+            UserError: it cannot be written, on a full disk for example.
+        """
         if not distributed.is_main():
             return
         line = {"kind": kind, "step": step, "epoch": epoch, "seconds": round(time.monotonic() - self._started, 2)}
         line.update({key: _plain(value) for key, value in numbers.items()})
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise write_failure(error, self._path) from None
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""

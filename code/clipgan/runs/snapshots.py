@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
 from torch import nn
 
+from clipgan.config import JudgeSection, TrainSection
 from clipgan.errors import UserError
 from clipgan.files.gate import reading, short
-from clipgan.networks.clip_encoder import ClipEncoder, EncoderSpec, model_config
+from clipgan.networks.clip_config import same_shape
+from clipgan.networks.clip_encoder import ClipEncoder, model_config, read_spec, require_agreement, restore_encoder
+from clipgan.networks.clip_published import Said
 from clipgan.networks.discriminator import Discriminator
 from clipgan.networks.generator import Generator
 from clipgan.runs import checkpoint
@@ -25,29 +28,51 @@ def save_encoder(path: str | Path, encoder: ClipEncoder, **extra) -> None:
     checkpoint.save(path, "encoder", architecture=asdict(encoder.spec), weights=encoder.state_dict(), **extra)
 
 
-def load_encoder(path: str | Path, base: str = "", words_num: int | None = None) -> ClipEncoder:
+def load_encoder(
+    path: str | Path,
+    base: str = "",
+    words_num: int | None = None,
+    *,
+    activation: str = "",
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    section: str = "TRAIN",
+) -> ClipEncoder:
     """The fine-tuned encoder of a checkpoint that ``pretrain_DAMSM.py`` wrote.
 
     Args:
         path: the checkpoint.
         base: the model that the config names; empty takes what the checkpoint says.
         words_num: the config's TEXT.WORDS_NUM; None takes what the checkpoint says.
+        activation: the config's CLIP_ACTIVATION, which must be the checkpoint's; empty = not said.
+        mean: CLIP_MEAN, the same.
+        std: CLIP_STD, the same.
+        section: of the config in which these keys stand, for messages: TRAIN or EVAL.JUDGE.
 
     Raises:
-        UserError: no such file, not an encoder, or an architecture other than ``base`` and ``words_num``.
+        UserError: no such file, not an encoder, or an architecture other than the config asks for.
     """
     content = checkpoint.load(path, "encoder", made_by="pretrain_DAMSM.py")
-    spec = EncoderSpec(**content["architecture"])
+    spec = read_spec(content["architecture"], path)
     if base:
         name, model = model_config(base)
-        same = {**model, "quick_gelu": None} == {**spec.model, "quick_gelu": None}  # the weights decide on QuickGELU
-        if not same:
-            raise UserError(f"{path} holds a {spec.name}, but TRAIN.CLIP_MODEL_BASE asks for {name} of another shape")
+        if not same_shape(model, spec.model):  # the weights decide on QuickGELU
+            asked = f"{section}.CLIP_MODEL_BASE asks for {name}"
+            raise UserError(f"{path} holds a {spec.name}, but {asked} of another shape")
     if words_num is not None and words_num != spec.words_num:
         raise UserError(f"{path} was trained with TEXT.WORDS_NUM {spec.words_num}, but the config says {words_num}")
-    encoder = ClipEncoder(spec)
-    checkpoint.load_weights(encoder, content["weights"], path)
-    return encoder
+    require_agreement(spec, Said(activation, mean, std, section), path)
+    return restore_encoder(spec, content["weights"], path)
+
+
+def clip_keys(section: TrainSection | JudgeSection) -> dict:
+    """What a section of the config says of its CLIP's weights: arguments of `load_encoder` and `build_encoder`."""
+    return {
+        "activation": section.CLIP_ACTIVATION,
+        "mean": section.CLIP_MEAN,
+        "std": section.CLIP_STD,
+        "section": "TRAIN" if isinstance(section, TrainSection) else "EVAL.JUDGE",
+    }
 
 
 def save_generator(path: Path, network: nn.Module, architecture: dict, **extra) -> None:
