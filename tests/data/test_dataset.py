@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from clipgan.data.caption_ids import caption_ids
 from clipgan.data.dataset import EpochBatchSampler, TextImageDataset, collate, make_loader
 from clipgan.data.examples import read_examples
 from clipgan.errors import UserError
@@ -37,6 +38,7 @@ def same(first, second) -> bool:
         and all(map(torch.equal, first.tokens, second.tokens))
         and torch.equal(first.class_ids, second.class_ids)
         and torch.equal(first.indices, second.indices)
+        and torch.equal(first.caption_ids, second.caption_ids)
     )
 
 
@@ -113,6 +115,22 @@ def test_a_batch_has_aligned_tensors(examples):
         assert torch.equal(batch.tokens[place], tokenize(batch.captions[place]))
     assert batch.keys == [examples[i].key for i in batch.indices]
     assert batch.class_ids.tolist() == [examples[i].class_id for i in batch.indices]
+    assert torch.equal(batch.caption_ids, torch.stack([caption_ids(tokens) for tokens in batch.tokens], dim=1))
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_captions_have_equal_numbers_where_they_are_equal_in_any_batch(examples, train):
+    captions = "a red bird", "a very small blue bird"
+    both = [dataclasses.replace(example, captions=captions) for example in examples]
+    dataset = make_dataset(both, train=train)
+    ids = {}
+    for start in (0, 4):
+        batch = collate([dataset[0, index] for index in range(start, start + 4)])
+        assert batch.caption_ids.shape == (4, 2) and batch.caption_ids.dtype == torch.int64
+        for place in (0, 1):
+            for caption, number in zip(batch.captions[place], batch.caption_ids[:, place].tolist(), strict=True):
+                ids.setdefault(caption, set()).add(number)
+    assert [len(ids[caption]) for caption in captions] == [1, 1] and ids[captions[0]] != ids[captions[1]]
 
 
 def test_tokens_are_padded_to_the_longest_caption_of_the_batch(examples):
@@ -131,7 +149,7 @@ def test_tokens_are_padded_to_the_longest_caption_of_the_batch(examples):
 def test_all_tensors_of_a_batch_move_to_the_device(examples):
     batch = collate([make_dataset(examples)[0, i] for i in range(3)])
     moved = batch.to("meta")
-    tensors = [*moved.images, *moved.tokens, moved.class_ids, moved.indices]
+    tensors = [*moved.images, *moved.tokens, moved.class_ids, moved.indices, moved.caption_ids]
     assert all(tensor.device.type == "meta" for tensor in tensors)
     assert moved.keys == batch.keys and moved.captions == batch.captions
     assert same(batch.to(CPU), batch)
@@ -217,5 +235,6 @@ def test_only_images_travel_from_workers_in_shared_memory(examples, monkeypatch)
 def test_batches_for_cuda_are_pinned(examples):
     sampler = EpochBatchSampler(len(examples), 5, seed=1)
     batch = next(iter(make_loader(make_dataset(examples), sampler, 2, torch.device("cuda"))))
-    assert all(tensor.is_pinned() for tensor in [*batch.pixels, *batch.tokens, batch.class_ids, batch.indices])
+    numbers = [batch.class_ids, batch.indices, batch.caption_ids]
+    assert all(tensor.is_pinned() for tensor in [*batch.pixels, *batch.tokens, *numbers])
     assert same(batch.to("cuda").to("cpu"), batch)

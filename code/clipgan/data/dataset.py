@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from clipgan.data.cache import ImageCache, Preparation
+from clipgan.data.caption_ids import caption_ids
 from clipgan.data.examples import Example
 from clipgan.data.images import crop_and_flip, from_uint8, pixel_pyramid
 from clipgan.data.shared_memory import fit_workers
@@ -60,6 +61,7 @@ class Batch:
     indices: Tensor  # int64 [B], places in the data set
     captions: tuple[list[str], list[str]]
     keys: list[str]
+    caption_ids: Tensor | None = None  # int64 [B, 2], equal for equal captions; None: captions are not compared
 
     @cached_property
     def images(self) -> list[Tensor]:
@@ -68,22 +70,24 @@ class Batch:
 
     def __getstate__(self) -> dict:
         """State of a batch on the CPU. Small tensors become NumPy arrays: copying them is faster than sharing."""
-        small = {"class_ids": self.class_ids.numpy(), "indices": self.indices.numpy()}
-        return vars(self) | small | {"tokens": [tokens.numpy() for tokens in self.tokens]}
+        return vars(self) | self._numbers(Tensor.numpy) | {"tokens": [tokens.numpy() for tokens in self.tokens]}
 
     def __setstate__(self, state: dict) -> None:
-        small = {name: torch.from_numpy(state[name]) for name in ("class_ids", "indices")}
-        vars(self).update(state | small | {"tokens": tuple(map(torch.from_numpy, state["tokens"]))})
+        vars(self).update(state | {"tokens": tuple(map(torch.from_numpy, state["tokens"]))})
+        vars(self).update(self._numbers(torch.from_numpy))
+
+    def _numbers(self, move: Callable) -> dict:
+        numbers = {"class_ids": self.class_ids, "indices": self.indices, "caption_ids": self.caption_ids}
+        return {name: tensor if tensor is None else move(tensor) for name, tensor in numbers.items()}
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
         first, second = self.tokens
         return Batch(
             pixels=[move(pixels) for pixels in self.pixels],
             tokens=(move(first), move(second)),
-            class_ids=move(self.class_ids),
-            indices=move(self.indices),
             captions=self.captions,
             keys=self.keys,
+            **self._numbers(move),
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
@@ -265,6 +269,7 @@ def collate(items: Sequence[Item] | UserError) -> Batch | UserError:
         indices=torch.tensor([item.index for item in items]),
         captions=([item.captions[0] for item in items], [item.captions[1] for item in items]),
         keys=[item.key for item in items],
+        caption_ids=caption_ids(tokens.transpose(1, 2)),
     )
 
 

@@ -1,4 +1,4 @@
-"""From an image file to tensors: box crop, crop, flip, pyramid. Defines the range [−1, 1] of images."""
+"""From an image file to tensors: box crop, upright, crop, flip, pyramid. Defines the range [−1, 1] of images."""
 
 from __future__ import annotations
 
@@ -11,23 +11,30 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from clipgan.data.image_file import MOST_PIXELS, TURNS, read_image
 from clipgan.errors import UserError
+from clipgan.files.gate import reading
+
+LONGEST_TO_SHORTEST = 50  # of an image's sides: what is longer has no square that shows it
 
 
-def load_image(path: str | Path) -> Image.Image:
-    """Read an image file as RGB. EXIF rotation is not applied, because boxes refer to the pixels as stored.
+def load_image(path: str | Path, box: Sequence[float] | None = None) -> Image.Image:
+    """Read an image file as RGB, cut to the box and upright.
+
+    A box refers to the pixels as stored. A photo that only its EXIF tag makes upright is turned after it is cut.
+
+    Args:
+        path: a file of one of ``image_file.FORMATS``.
+        box: see :func:`crop_to_box`; None keeps the whole image.
 
     Raises:
-        UserError: the file is missing or is not a readable image.
+        UserError: the file is missing or is not a readable image, or the box lies outside it; the message names it.
     """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image") from None
-    # A broken file raises one of these, depending on its format and on the damaged part.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({error})") from None
+    image, orientation = read_image(path)
+    if box is not None:
+        with reading(path, "an image that its box fits"):
+            image = crop_to_box(image, box)
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def crop_to_box(image: Image.Image, box: Sequence[float]) -> Image.Image:
@@ -137,26 +144,31 @@ def shrink_to_crop(image: Image.Image, box: Sequence[float] | None, size: int, c
         RGB, no side below ``size``. It is square only if the image, or the box's square clipped to it, is square.
 
     Raises:
-        UserError: the box lies outside the image.
+        UserError: the box lies outside the image, or what is to be resized is far too long for its width.
     """
     if box is not None:
         image = crop_to_box(image, box)
     shorter = max(size, round(size * crop_scale))
     factor = shorter / min(image.size)
-    return _resize(image, (max(size, round(image.width * factor)), max(size, round(image.height * factor))))
+    resized = max(size, round(image.width * factor)), max(size, round(image.height * factor))
+    if max(image.size) > LONGEST_TO_SHORTEST * min(image.size) or resized[0] * resized[1] > MOST_PIXELS:
+        raise UserError(
+            f"is {image.width} x {image.height} pixels (cut to its box, if it has one), which would become "
+            f"{resized[0]} x {resized[1]}: the longer side may be {LONGEST_TO_SHORTEST} times the shorter, and "
+            f"{MOST_PIXELS / 1e6:.0f} million pixels are the most; crop it, or leave it out"
+        )
+    return _resize(image, resized)
 
 
 def load_shrunk(path: str | Path, box: Sequence[float] | None, size: int, crop_scale: float) -> Image.Image:
     """:func:`shrink_to_crop` of an image file.
 
     Raises:
-        UserError: the file is missing or unreadable, or the box lies outside the image; the message names the file.
+        UserError: as :func:`load_image` and :func:`shrink_to_crop`; the message names the file.
     """
-    image = load_image(path)
-    try:
-        return shrink_to_crop(image, box, size, crop_scale)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    image = load_image(path, box)
+    with reading(path, "an image that can be resized"):
+        return shrink_to_crop(image, None, size, crop_scale)
 
 
 def crop_and_flip(image: np.ndarray, size: int, rng: np.random.Generator | None, flip: bool) -> Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +34,8 @@ from clipgan.data.toy_scene import (
     paint,
     scene_shapes,
 )
-from clipgan.errors import UserError
+from clipgan.files.gate import read_json, reading
+from clipgan.files.shapes import mapping_of, one_of, record
 
 SIDE = 32  # pixels; every image is resized to this first
 PARTS = ("body", "wing", "head", "background")  # the parts whose colours are read
@@ -98,6 +98,12 @@ def chance_accuracy() -> float:
     return sum(1 / len(values) for values in ATTRIBUTES.values()) / len(ATTRIBUTES)
 
 
+_TRUTH = record(
+    {"attributes": mapping_of(record({name: one_of(*values) for name, values in ATTRIBUTES.items()}), at_most=10**6)},
+    others=True,
+)
+
+
 def read_truth(data_dir: str | Path) -> dict[str, dict[str, str]] | None:
     """The attributes of each image of a toy data set by its key; None for any other data set.
 
@@ -105,13 +111,12 @@ def read_truth(data_dir: str | Path) -> dict[str, dict[str, str]] | None:
         UserError: the folder's ``attributes.json`` is not the toy data set's.
     """
     path = Path(data_dir) / "attributes.json"
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, "the attributes of the toy data set, which tools/make_toy_data.py draws"):
+        content = read_json(path)
+        _TRUTH(content, "it")
         return {key: asdict(Attributes(**attributes)) for key, attributes in content["attributes"].items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise UserError(f"{path}: is not the toy data set's; draw it again with tools/make_toy_data.py") from None
 
 
 def _read(images: Tensor) -> list[dict[str, str] | None]:
