@@ -20,7 +20,7 @@ ALLOWED = {
     "losses": set(),
     "networks": {"errors", "files"},
     "config": {"errors", "files"},
-    "machine": {"errors"},
+    "machine": {"errors", "files"},
     "runs": {"errors", "files", "networks", "config", "machine"},
     "data": {"errors", "files", "config", "machine"},
     "visualize": {"data"},

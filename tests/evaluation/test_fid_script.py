@@ -174,7 +174,7 @@ def test_a_number_of_images_that_the_config_does_not_generate_is_a_warning(main,
         (["--cfg", "no.yml"], "no config file at no.yml"),
         (["--data", "bird", "--path1", "x", "--path2", "y"], "leave out --data"),
         (["--data", "coco", "--set", "TRAIN.BATCHSIZE=3"], "did you mean TRAIN.BATCH_SIZE?"),
-        (["--data", "coco", "--workers", "-1"], "--workers at least 0"),
+        (["--data", "coco", "--workers", "-1"], "--workers must be at least 0"),
         (["--data", "coco", "--batch_size", "0"], "--batch_size must be at least 1"),
     ],
 )

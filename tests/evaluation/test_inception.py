@@ -146,25 +146,106 @@ def test_files_that_are_not_the_networks_weights_are_refused(tmp_path, fid_weigh
         load_fid_network(str(tmp_path / "nothing.pth"))
     garbage = tmp_path / "garbage.pth"
     garbage.write_bytes(b"no weights")
-    with pytest.raises(UserError, match=r"garbage\.pth cannot be read"):
+    with pytest.raises(UserError, match=r"garbage\.pth: is damaged or no checkpoint.*Inception"):
         load_fid_network(str(garbage))
     listing = tmp_path / "list.pth"
     torch.save([1, 2], listing)
     with pytest.raises(UserError, match="holds a list"):
         load_score_network(str(listing))
-    with pytest.raises(UserError, match=r"does not fit the FID.*fc\.weight is \[7, 2048\] where \[1008, 2048\]"):
+    with pytest.raises(UserError, match=r"does not fit the FID.*fc\.weight as \[7, 2048\], not \[1008, 2048\]"):
         load_fid_network(str(score_weights))
     state = torch.load(score_weights, weights_only=True)
     part = tmp_path / "part.pth"
     torch.save({name: tensor for name, tensor in state.items() if name != "Mixed_6a.branch3x3.conv.weight"}, part)
-    with pytest.raises(UserError, match=r"it has no Mixed_6a\.branch3x3\.conv\.weight"):
+    with pytest.raises(UserError, match=r"it lacks Mixed_6a\.branch3x3\.conv\.weight"):
         load_score_network(str(part))
     more = tmp_path / "more.pth"
     torch.save({**state, "head.weight": torch.zeros(1)}, more)
-    with pytest.raises(UserError, match=r"head\.weight, which the network has not"):
+    with pytest.raises(UserError, match=r"head\.weight, which is unknown"):
         load_score_network(str(more))
 
 
 def test_a_width_that_the_network_does_not_have_is_refused(fid_weights):
     with pytest.raises(UserError, match="64, 192, 768, 2048, not 100"):
         load_fid_network(str(fid_weights), 100)
+
+
+@pytest.mark.parametrize(
+    ("nesting", "prefix"),
+    [("state_dict", "module."), ("model_state_dict", "module._orig_mod."), ("model", ""), ("state_dict", "model.")],
+)
+def test_weights_are_found_in_what_training_programs_keep(tmp_path, score_weights, nesting, prefix):
+    state = torch.load(score_weights, weights_only=True)
+    path = tmp_path / "nested.pth"
+    torch.save({nesting: {prefix + name: value for name, value in state.items()}, "epoch": 3}, path)
+    pictures = images(2)
+    torch.testing.assert_close(
+        load_score_network(str(path))(pictures), load_score_network(str(score_weights))(pictures), atol=0, rtol=0
+    )
+    path.unlink()
+
+
+def test_counts_of_batches_are_not_needed_and_half_precision_is_widened(tmp_path, fid_weights):
+    state = torch.load(fid_weights, weights_only=True)
+    bare = {name: value.half() for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    torch.save(bare, tmp_path / "bare.pth", _use_new_zipfile_serialization=False)
+    network = load_fid_network(str(tmp_path / "bare.pth"), 64)
+    expected = load_fid_network(str(fid_weights), 64)(images())
+    assert network(images()).dtype == torch.float32
+    torch.testing.assert_close(network(images()), expected, atol=0.05, rtol=0.05)
+    (tmp_path / "bare.pth").unlink()
+
+
+def test_the_fid_s_weights_are_refused_for_the_inception_score(tmp_path, fid_weights):
+    with pytest.raises(UserError, match=r"fid\.pth has 1008 classes, .*pytorch-fid.*another network.*published"):
+        load_score_network(str(fid_weights))
+    wrapped = tmp_path / "wrapped.pth"
+    state = torch.load(fid_weights, weights_only=True)
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, wrapped)
+    with pytest.raises(UserError, match=r"wrapped\.pth has 1008 classes"):
+        load_score_network(str(wrapped))
+    wrapped.unlink()
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "spoil", "message"),
+    [
+        ("score", "fc.bias", lambda value: value.fill_(float("nan")), r"fc\.bias of torchvision.* NaN"),
+        ("fid", "Mixed_5b.branch1x1.conv.weight", lambda value: value.index_fill_(0, torch.tensor([3]), float("inf")),
+         r"Mixed_5b\.branch1x1\.conv\.weight of the FID.* infinities"),
+        ("fid", "Mixed_5b.branch1x1.bn.running_var", torch.Tensor.neg, "variances below 0"),
+        ("fid", "fc.bias", lambda value: value.double() + 1e300, r"fc\.bias.*infinities"),
+        ("fid", "fc.bias", lambda value: value.int(), r"fc\.bias in torch\.int32, not torch\.float32"),
+        ("fid", "fc.bias", lambda value: value.to(torch.complex64), "a storage is described wrongly"),
+        ("fid", "fc.bias", lambda value: value.to_sparse(), "bad.pth"),
+        ("fid", "fc.bias", lambda value: [1.0] * 1008, r"fc\.bias must be a tensor"),
+        ("score", "fc.bias", lambda value: value[:1], "has 1 classes: the score needs 2 to 100000"),
+        ("score", "fc.bias", lambda value: value[0], r"fc\.bias as \[\]"),
+        ("score", "fc.bias", lambda value: value.new_zeros(200_000), "has 200000 classes"),
+        ("score", "fc.bias", lambda value: value[:5], r"fc\.weight as \[7, 2048\], not \[5, 2048\]"),
+    ],
+)  # fmt: skip
+def test_weights_that_are_not_finite_or_not_the_networks_are_named(
+    tmp_path, fid_weights, score_weights, load, name, spoil, message
+):
+    state = torch.load(fid_weights if load == "fid" else score_weights, weights_only=True)
+    state[name] = spoil(state[name])
+    path = tmp_path / "bad.pth"
+    torch.save(state, path)
+    with pytest.raises(UserError, match=message) as caught:
+        (load_fid_network if load == "fid" else load_score_network)(str(path))
+    assert str(path) in str(caught.value) and len(str(caught.value)) <= 480
+    path.unlink()
+
+
+def test_a_web_page_a_model_and_empty_weights_are_told_apart(tmp_path, score_weights):
+    page, model, empty = (tmp_path / f"{name}.pth" for name in ("page", "model", "empty"))
+    page.write_text("<html><body>Sign in</body></html>")
+    torch.save(torch.nn.Linear(2, 2), model)
+    torch.save({}, empty)
+    for path, message in ((page, "is a web page"), (model, "holds a model or another object"), (empty, "holds a dict")):
+        for load in (load_fid_network, load_score_network):
+            with pytest.raises(UserError, match=rf"{path.name}: {message}"):
+                load(str(path))
+    with pytest.raises(UserError, match="is a folder"):
+        load_fid_network(str(tmp_path))

@@ -21,6 +21,7 @@ from clipgan.data.cache import ImageCache, Preparation
 from clipgan.data.examples import Example, read_examples, read_own_captions
 from clipgan.data.images import load_shrunk
 from clipgan.data.toy_oracle import read_truth
+from clipgan.data.toy_scene import ATTRIBUTES
 from clipgan.evaluation.features import read_statistics
 from clipgan.files.torch_file import read_torch_file
 from clipgan.networks.clip_encoder import build_encoder
@@ -322,7 +323,7 @@ def _small(made: dict[str, Reader], folder: Path) -> None:
 
     toy = folder / "toy"
     toy.mkdir()
-    truth = {"class": ["body"], "images": {"a": {"body": "red"}}}
+    truth = {"attributes": {"a": {name: values[0] for name, values in ATTRIBUTES.items()}}, "palettes": {}}
 
     def read_toy(path: Path) -> None:
         (toy / "attributes.json").write_bytes(path.read_bytes())

@@ -21,8 +21,8 @@ SECONDS, MEGABYTES = 5, 1024
 NAMES = (
     "generator", "discriminator", "foreign torch file", "training state", "model JSON", "encoder", "CLIP weights",
     "filenames.pickle", "class_info.pickle", "images.txt", "bounding_boxes.txt", "captions", "captions.pickle",
-    "manifest", "own captions", "list of own captions", "image", "image cache", "YAML", "--set", "statistics", "metrics.jsonl",
-    "attributes.json", "COCO captions",
+    "manifest", "own captions", "list of own captions", "image", "image cache", "YAML", "--set", "statistics",
+    "metrics.jsonl", "attributes.json", "COCO captions",
 )  # fmt: skip
 OPTIONS = settings(
     max_examples=TRIED, deadline=None, database=None, derandomize=TRIED <= 20,

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from clipgan.losses.contrastive import nt_xent
+from clipgan.losses.contrastive import equal_captions, nt_xent
 
 
 def views(batch=5, dim=7):
@@ -46,6 +46,35 @@ def test_the_loss_equals_its_definition_vector_by_vector():
 def test_vectors_that_are_all_alike_cost_the_logarithm_of_their_number_less_one():
     alike = torch.ones(4, 3)
     assert nt_xent(alike, alike).item() == pytest.approx(math.log(7))
+
+
+def test_equal_captions_of_other_examples_are_no_negatives():
+    captions = torch.tensor([[1, 2], [3, 1], [1, 4], [5, 5], [6, 7]])
+    names = [*captions[:, 0].tolist(), *captions[:, 1].tolist()]
+    view1, view2 = (view.double().requires_grad_() for view in views())
+    vectors = F.normalize(torch.cat([view1, view2]), dim=1)
+    terms = []
+    for i in range(10):
+        other = (i + 5) % 10
+        kept = [j for j in range(10) if j == other or names[j] != names[i]]
+        cosines = torch.stack([torch.dot(vectors[i], vectors[j]) for j in kept]) / 0.5
+        terms.append(cosines.logsumexp(dim=0) - torch.dot(vectors[i], vectors[other]) / 0.5)
+    expected = torch.stack(terms).mean()
+    loss = nt_xent(view1, view2, left_out=equal_captions(captions))
+    assert_close(loss, expected)
+    for ours, by_hand in zip(*(torch.autograd.grad(one, [view1, view2]) for one in (loss, expected)), strict=True):
+        assert_close(ours, by_hand)
+    assert nt_xent(view1, view2) - loss > 0.01
+
+
+def test_one_caption_for_all_costs_nothing():
+    assert nt_xent(*views(), left_out=equal_captions(torch.zeros(5, 2, dtype=torch.long))) == 0
+
+
+def test_different_captions_leave_no_negative_out():
+    view1, view2 = views()
+    left_out = equal_captions(torch.arange(10).view(5, 2))
+    assert torch.equal(nt_xent(view1, view2, left_out=left_out), nt_xent(view1, view2))
 
 
 def test_one_example_has_nothing_to_be_told_from():

@@ -10,7 +10,14 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clipgan.losses import damsm
-from clipgan.losses.damsm import same_class_mask, sentence_loss, word_attention, word_similarity, words_loss
+from clipgan.losses.damsm import (
+    mismatches_left_out,
+    same_class_mask,
+    sentence_loss,
+    word_attention,
+    word_similarity,
+    words_loss,
+)
 from clipgan.machine.door import plain_forms
 
 GAMMAS = (4.0, 5.0, 10.0)
@@ -256,6 +263,56 @@ def test_only_images_of_other_classes_and_a_caption_s_own_are_candidates():
     scores = 10 * sentence @ image.T
     losses = sentence_loss(image, sentence, torch.tensor([5, 1, 5, 0]), 10.0)
     assert_close(losses, (cost(scores), cost(scores.T)))
+
+
+CAPTIONS = torch.tensor([[1, 2], [3, 1], [4, 5], [5, 4]])  # ids of the captions drawn for four images
+
+
+def test_captions_equal_to_one_of_an_image_s_own_are_left_out_for_that_image():
+    found = mismatches_left_out(torch.arange(4), CAPTIONS[:, 0], CAPTIONS)
+    assert found.nonzero().tolist() == [[0, 1], [2, 3], [3, 2]]  # caption 1 is image 1's too, but 3 is not image 0's
+    found = mismatches_left_out(torch.tensor([7, 8, 9, 7]), CAPTIONS[:, 1], CAPTIONS)
+    assert found.nonzero().tolist() == [[0, 3], [1, 0], [2, 3], [3, 0], [3, 2]]
+
+
+def losses_without(scores, left_out):
+    """Both cross-entropies, pair by pair."""
+
+    def cost(scores, left_out):
+        terms = []
+        for i in range(len(scores)):
+            kept = [j for j in range(len(scores)) if j == i or not left_out[i, j]]
+            terms.append(scores[i, kept].logsumexp(dim=0) - scores[i, i])
+        return torch.stack(terms).mean()
+
+    return cost(scores, left_out), cost(scores.T, left_out.T)
+
+
+def test_losses_and_gradients_are_those_without_the_pairs_of_equal_captions():
+    words, mask, regions = example()
+    words, regions = words.requires_grad_(), regions.requires_grad_()
+    left_out = mismatches_left_out(torch.tensor([0, 1, 2, 0]), CAPTIONS[:, 0], CAPTIONS)
+    losses = words_loss(words, mask, regions, None, *GAMMAS, left_out=left_out)
+    expected = losses_without(word_similarity(words, mask, regions, *GAMMAS), left_out)
+    assert_close(losses, expected)
+    ours, by_hand = (torch.autograd.grad(sum(one), [words, regions]) for one in (losses, expected))
+    assert_close(ours, by_hand)
+    image, sentence = regions[:, :, 0], words[:, :, 0]
+    scores = 10 * F.normalize(sentence, dim=1) @ F.normalize(image, dim=1).T
+    losses = sentence_loss(image, sentence, torch.tensor([0, 1, 2, 0]), 10.0, left_out)
+    assert_close(losses, losses_without(scores, left_out))
+
+
+def test_different_captions_change_no_bit_of_losses_and_gradients():
+    words, mask, regions = example()
+    words, regions, classes = words.requires_grad_(), regions.requires_grad_(), torch.tensor([1, 2, 1, 3])
+    left_out = mismatches_left_out(classes, torch.arange(4), torch.arange(8).view(2, 4).T)
+    results = []
+    for options in ({"class_ids": classes}, {"class_ids": None, "left_out": left_out}):
+        loss = sum(words_loss(words, mask, regions, gamma1=4.0, gamma2=5.0, gamma3=10.0, **options))
+        loss = loss + sum(sentence_loss(regions[:, :, 0], words[:, :, 0], gamma3=10.0, **options))
+        results.append([loss, *torch.autograd.grad(loss, [words, regions])])
+    assert all(map(torch.equal, *results))
 
 
 def test_in_a_batch_of_one_class_nothing_can_be_mistaken():

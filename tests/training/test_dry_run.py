@@ -13,9 +13,12 @@ from clipgan.machine.precision import Precision
 from clipgan.networks.clip_encoder import ClipEncoder, EncoderSpec
 from clipgan.networks.discriminator import Discriminator
 from clipgan.networks.generator import Generator
+from clipgan.runs.folder import RunFolder
 from clipgan.runs.progress import Progress
 from clipgan.training.damsm_loop import compare, encode
+from clipgan.training.ema import EMA
 from clipgan.training.gan_loop import FrozenEncoder, generator_losses, wrong_pairs_of
+from clipgan.training.guard import Guard
 
 BATCH = 4
 
@@ -34,8 +37,8 @@ def small_encoder(tiny_clip_config):
 def small_batch(sizes):
     pixels = [torch.zeros(BATCH, 3, size, size, dtype=torch.uint8) for size in sizes]
     tokens = tuple(torch.zeros(BATCH, 12, dtype=torch.long) for _ in range(2))
-    numbers = torch.arange(BATCH)
-    return Batch(pixels, tokens, numbers, numbers, ([""] * BATCH,) * 2, [""] * BATCH).to(CUDA)
+    numbers, caption_ids = torch.arange(BATCH), torch.zeros(BATCH, 2, dtype=torch.long)
+    return Batch(pixels, tokens, numbers, numbers, ([""] * BATCH,) * 2, [""] * BATCH, caption_ids).to(CUDA)
 
 
 @pytest.fixture(params=["fp32", "bf16"])
@@ -61,7 +64,8 @@ def test_a_gan_step_s_forward_half(precision, tiny_clip_config):
         for discriminator, real, fake in zip(discriminators, batch.images, out.images, strict=True):
             loss = discriminator_loss(discriminator, real, fake.detach().chunk(2), *views, wrong_pairs)
             assert loss.device.type == "cuda" and loss.dtype == torch.float32
-        losses = generator_losses(out, discriminators, frozen, text, batch.class_ids, config)
+        ids = batch.class_ids, config, batch.caption_ids
+        losses = generator_losses(out, discriminators, frozen, text, *ids)
     assert {loss.device.type for loss in losses.values()} == {"cuda"}
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
 
@@ -70,7 +74,7 @@ def test_a_pretraining_step_s_forward_half(precision, tiny_clip_config):
     batch = small_batch([40])
     with precision.autocast():
         features = encode(small_encoder(tiny_clip_config), batch.images[-1], torch.stack(batch.tokens, dim=1))
-        losses = compare(features, batch.class_ids, Config())
+        losses = compare(features, batch.class_ids, Config(), batch.caption_ids)
     assert {loss.device.type for loss in losses.values()} == {"cuda"}
 
 
@@ -94,6 +98,24 @@ def test_the_log_reads_losses_off_the_device_only_when_a_line_is_due(tmp_path):
         with pytest.raises(DataDependentOutputException):
             progress.step(3, 1, {"loss": loss, "rate": 0.1}, shown=("loss",))
     progress.close()
+
+
+def test_the_guard_decides_on_the_device_and_looks_only_when_a_line_is_due(tmp_path):
+    average = EMA(torch.nn.Linear(1, 1), 0.9)  # made of a real network: PyTorch crashes when fake ones are copied
+    with fake_cuda():
+        network, average.network = (
+            onto_cuda(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))) for _ in range(2)
+        )
+        average.updates, guard = torch.zeros((), dtype=torch.float64), Guard(CUDA, RunFolder(tmp_path), "")
+        for step in (8, 9):
+            guard.begin(network)
+            loss = network(torch.ones(4, 3)).sum()
+            gradients = [torch.ones_like(weight) for weight in network.parameters()]
+            bad = guard.allow("loss", loss, torch.nn.utils.get_total_norm(gradients))
+            average.update(network, guard.end(step))
+            assert bad.device.type == average.updates.device.type == "cuda"
+        with pytest.raises(DataDependentOutputException):
+            guard.end(10)
 
 
 def test_a_dry_run_does_notice_a_value_that_is_read_back_and_a_second_device():

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from clipgan.config import Config
-from clipgan.evaluation.sampling import generate
+from clipgan.errors import UserError
+from clipgan.evaluation.sampling import generate, require_finite_images
 from clipgan.machine.precision import full_precision
 from clipgan.networks.clip_encoder import ClipEncoder
 from clipgan.networks.generator import Generator
 from clipgan.visualize import save_attention_sheet, save_grid, to_image
+
+_DRAWN = re.compile(r"[0-9]+_[0-9]+\.png|grid(_[0-9]+)?\.png|attention_[0-9]+(_[0-9]+)?\.png")
+
+
+def has_words(encoder: ClipEncoder, caption: str) -> bool:
+    """Whether CLIP's tokenizer finds anything in a caption."""
+    try:
+        encoder.tokenize([caption])
+    except UserError:
+        return False
+    return True
 
 
 @torch.no_grad()
@@ -27,28 +41,53 @@ def draw_captions(
 ) -> None:
     """Write ``<i>_<size>.png`` for every caption and size, ``attention_<size>.png`` and ``grid.png``.
 
+    The pictures that an earlier call drew into the folder are removed first, and nothing else.
+
     Args:
         generator: in evaluation mode, on ``device``.
         encoder: frozen, on ``device``.
-        captions: one image each is generated.
+        captions: one image each is generated, whose number is the caption's place; empty texts are left out.
         config: sizes, seed and batch size.
         device: where to compute.
         folder: created if missing.
+
+    Raises:
+        UserError: the images are not finite, or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with _writing(folder):
+        _make_empty(folder)
     size = config.EVAL.BATCH_SIZE
-    for start in range(0, len(captions), size):
-        part = list(captions[start : start + size])
-        numbers = range(start, start + len(part))
-        out = generate(generator, encoder, part, list(numbers), config, device)
-        for images in out.images:
-            for number, image in zip(numbers, images, strict=True):
-                to_image(image).save(folder / f"{number}_{image.shape[-1]}.png")
-        suffix = f"_{start}" if start else ""
-        columns = [(f"{images.shape[-1]} px", images) for images in out.images]
-        save_grid(folder / f"grid{suffix}.png", columns, part)
-        words = [encoder.tokenize.words_of(row) for row in encoder.tokenize(part)]
-        for stage, attention in enumerate(out.attention, start=1):
-            images = out.images[stage]
-            path = folder / f"attention_{images.shape[-1]}{suffix}.png"
-            save_attention_sheet(path, images, words, attention)
+    places = [place for place, caption in enumerate(captions) if caption]
+    for start in range(0, len(places), size):
+        numbers = places[start : start + size]
+        part = [captions[number] for number in numbers]
+        out = generate(generator, encoder, part, numbers, config, device)
+        require_finite_images(out.images[-1], config)
+        with _writing(folder):
+            for images in out.images:
+                for number, image in zip(numbers, images, strict=True):
+                    to_image(image).save(folder / f"{number}_{image.shape[-1]}.png")
+            suffix = f"_{start}" if start else ""
+            columns = [(f"{images.shape[-1]} px", images) for images in out.images]
+            save_grid(folder / f"grid{suffix}.png", columns, part)
+            words = [encoder.tokenize.words_of(row) for row in encoder.tokenize(part)]
+            for stage, attention in enumerate(out.attention, start=1):
+                images = out.images[stage]
+                path = folder / f"attention_{images.shape[-1]}{suffix}.png"
+                save_attention_sheet(path, images, words, attention)
+
+
+def _make_empty(folder: Path) -> None:
+    """Make the folder, or remove the pictures that :func:`draw_captions` drew into it before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if _DRAWN.fullmatch(path.name) and not path.is_dir():
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: cannot be written ({error.strerror or error})") from None

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from clipgan.config import Config
+from clipgan.data.caption_ids import caption_ids
 from clipgan.data.dataset import TextImageDataset, make_loader
 from clipgan.data.examples import Example
 from clipgan.data.images import load_image, prepare_image
@@ -26,10 +27,18 @@ class EncodedCaptions:
     owners: Tensor  # int64 [M], the example that a caption describes
     classes: Tensor  # int64 [M], that example's class
     first: Tensor  # int64 [N], row of each example's caption 0; its caption c is at first + c
+    ids: Tensor  # int64 [M], equal for equal captions
 
     def row(self, example: Tensor, caption: Tensor) -> Tensor:
         """Rows of the given captions of the given examples."""
         return self.first[example] + caption
+
+    @property
+    def shared(self) -> int:
+        """How many of the M captions also occur at an image of another class."""
+        captions = self.ids.unique(return_inverse=True)[1]                           # [M], numbered from 0
+        pairs = torch.stack([captions, self.classes]).unique(dim=1)                  # each caption's classes, once each
+        return int((pairs[0].bincount()[captions] > 1).sum())
 
 
 @torch.no_grad()
@@ -42,11 +51,12 @@ def encode_captions(
     classes = torch.tensor([example.class_id for example in examples])[owners]
     counts = torch.tensor([len(example.captions) for example in examples])
     starts = distributed.share(range(0, len(texts), batch_size))
-    parts = [
-        encoder.encode_text(encoder.tokenize(texts[i : i + batch_size]).to(device))[2].cpu()
-        for i in tqdm(starts, desc="captions", unit="batch", leave=False, disable=not distributed.is_main())
-    ]
-    return EncodedCaptions(torch.cat(distributed.join(parts)), owners, classes, counts.cumsum(0) - counts)
+    parts = []
+    for i in tqdm(starts, desc="captions", unit="batch", leave=False, disable=not distributed.is_main()):
+        tokens = encoder.tokenize(texts[i : i + batch_size])
+        parts.append((encoder.encode_text(tokens.to(device))[2].cpu(), caption_ids(tokens)))
+    sentences, ids = map(torch.cat, zip(*distributed.join(parts), strict=True))
+    return EncodedCaptions(sentences, owners, classes, counts.cumsum(0) - counts, ids)
 
 
 def evaluation_loader(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,31 +19,50 @@ from tqdm import tqdm
 from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.data.from_config import read_split
-from clipgan.data.images import load_image, to_tensor
+from clipgan.data.images import from_uint8, load_image, to_pixels
 from clipgan.data.shared_memory import fit_workers
 from clipgan.errors import UserError
 from clipgan.evaluation.encoding import evaluation_image
+from clipgan.evaluation.image_facts import Fact, ImageFacts, fact_of
 from clipgan.evaluation.inception import RESIZE, SIDE, FidNetwork, ScoreNetwork, resize
 from clipgan.evaluation.metrics.frechet import RunningStatistics, Statistics
+from clipgan.evaluation.statistics_file import read_statistics, write_statistics
+from clipgan.evaluation.unfinished import SAMPLES, refuse_unfinished
+from clipgan.files.gate import reading
 from clipgan.machine import distributed
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_MANY_PIXELS = 16_000_000  # of an image whose colours are resized one after the other, which takes less memory
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """All image files below ``folder``, sorted; nothing hidden.
+    """All image files below ``folder``, sorted; nothing hidden, and each folder once, however many links lead to it.
 
     Raises:
-        UserError: no such folder.
+        UserError: no such folder, one that cannot be read, or the images of a sampling that was cut.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"no folder of images at {folder}")
-    found = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    for parent in folder.resolve().parents:
+        if parent.name == SAMPLES:  # the folder is a part of a sampling
+            refuse_unfinished(parent)
+    found, seen = [], set()
+    with reading(folder, "a folder of images"):
+        for parent, folders, names in os.walk(folder, followlinks=True, onerror=_fail):
+            status = os.stat(parent)
+            if (status.st_dev, status.st_ino) in seen:
+                folders[:] = []
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            refuse_unfinished(Path(parent))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            found += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _fail(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror})")
 
 
 def statistics_of_tensors(
@@ -54,8 +71,11 @@ def statistics_of_tensors(
     """Mean and covariance of the features of batches [B, 3, H, W] in [−1, 1], of any size and on any device.
 
     ``total`` (images) is for the progress bar, ``label`` heads it; an empty label shows none.
+
+    Raises:
+        UserError: the features are not finite.
     """
-    return _running_statistics(images, network, total, label).statistics()
+    return _finite_statistics(_running_statistics(images, network, total, label), network, "these images")
 
 
 def _running_statistics(
@@ -67,6 +87,20 @@ def _running_statistics(
     return statistics
 
 
+def _finite_statistics(statistics: RunningStatistics, network: FidNetwork, images: str) -> Statistics:
+    if not (torch.isfinite(statistics.mean).all() and torch.isfinite(statistics.scatter).all()):
+        raise _not_finite("features", images, network)
+    return statistics.statistics()
+
+
+def _not_finite(outputs: str, images: str, network: FidNetwork | ScoreNetwork) -> UserError:
+    """Images hold bytes, so that only the weights can be the reason."""
+    return UserError(
+        f"the {outputs} of {images} are not finite: the Inception weights ({network.provenance.source}) give numbers "
+        "that are too large; take others by --weights FILE, or --weights published"
+    )
+
+
 def probabilities_of_tensors(
     images: Iterable[Tensor], network: ScoreNetwork, total: int | None = None, label: str = "probabilities"
 ) -> np.ndarray:
@@ -75,32 +109,57 @@ def probabilities_of_tensors(
     return np.concatenate(parts) if parts else np.zeros((0, network.classes))
 
 
-def statistics_of_files(paths: Sequence[Path], network: FidNetwork, batch_size: int, workers: int) -> Statistics:
-    """Mean and covariance of the features of image files, whose sizes may differ; each process reads a share."""
-    return _statistics_of_items(paths, _read_file, network, batch_size, workers, "features")
+def statistics_of_files(
+    paths: Sequence[Path], network: FidNetwork, batch_size: int, workers: int, facts: ImageFacts | None = None
+) -> Statistics:
+    """Mean and covariance of the features of image files, whose sizes may differ; each process reads a share.
+
+    What is noted of the files while they are read goes to ``facts``.
+
+    Raises:
+        UserError: an image is unreadable, or the features are not finite.
+    """
+    return _statistics_of_items(paths, _load_file, network, batch_size, workers, "features", _such_as(paths), facts)
 
 
 def _statistics_of_items(
     items: Sequence[Any],
-    load: Callable[[Any], Tensor],
+    load: Callable[[Any], _Loaded],
     network: FidNetwork,
     batch_size: int,
     workers: int,
     label: str,
+    images: str,
+    facts: ImageFacts | None = None,
 ) -> Statistics:
-    own = distributed.share(items)
-    batches = _load_batches(own, load, batch_size, workers, network)
+    own, facts = distributed.share(items), facts or ImageFacts()
+    batches = _load_batches(own, load, batch_size, workers, network, facts)
     statistics = RunningStatistics(network.dims)
     for part in distributed.gather_objects(_running_statistics(batches, network, len(own), label).cpu()):
         statistics.merge(part)
-    return statistics.statistics()
+    facts.join()
+    return _finite_statistics(statistics, network, images)
 
 
-def probabilities_of_files(paths: Sequence[Path], network: ScoreNetwork, batch_size: int, workers: int) -> np.ndarray:
-    """Class probabilities [N, classes] float64 of image files, in their order; each process reads a share."""
-    own = distributed.share(paths)
-    batches = _load_batches(own, _read_file, batch_size, workers, network)
-    return np.stack(distributed.join(list(probabilities_of_tensors(batches, network, len(own)))))
+def probabilities_of_files(
+    paths: Sequence[Path], network: ScoreNetwork, batch_size: int, workers: int, facts: ImageFacts | None = None
+) -> np.ndarray:
+    """Class probabilities [N, classes] float64 of image files, in their order; otherwise as in `statistics_of_files`.
+
+    Raises:
+        UserError: an image is unreadable, or the probabilities are not finite.
+    """
+    own, facts = distributed.share(paths), facts or ImageFacts()
+    batches = _load_batches(own, _load_file, batch_size, workers, network, facts)
+    probabilities = np.stack(distributed.join(list(probabilities_of_tensors(batches, network, len(own)))))
+    facts.join()
+    if not np.isfinite(probabilities).all():
+        raise _not_finite("probabilities", _such_as(paths), network)
+    return probabilities
+
+
+def _such_as(paths: Sequence[Path]) -> str:
+    return f"images such as {paths[0]}" if paths else "no images"
 
 
 @dataclass(frozen=True)
@@ -172,11 +231,15 @@ def statistics_of_split(
     name += f"_{network.provenance.sha256[:8]}.npz"
     path = Path(split.config.OUTPUT_DIR) / "fid_statistics" / name
     if not distributed.any_process(recompute or not path.is_file()):
-        statistics, found = read_statistics(path)
+        try:
+            statistics, found = read_statistics(path)
+        except UserError as error:
+            raise UserError(f"{error}; delete the file, or compute it again with --recompute") from None
         _check_provenance(path, found, provenance)
         return statistics, path
-    load = functools.partial(evaluation_image, config=split.config)
-    statistics = _statistics_of_items(split.examples, load, network, batch_size, workers, "real images")
+    load = functools.partial(_load_real, config=split.config)
+    images = f"the real images in {split.config.DATA_DIR}"
+    statistics = _statistics_of_items(split.examples, load, network, batch_size, workers, "real images", images)
     provenance |= {"weights_source": network.provenance.source, "weights_random": network.provenance.random}
     try:
         if distributed.is_main():
@@ -196,80 +259,61 @@ def _check_provenance(path: Path, found: dict[str, Any], expected: dict[str, Any
             )
 
 
-def read_statistics(path: str | Path) -> tuple[Statistics, dict[str, Any]]:
-    """Statistics and provenance (empty if unknown) of an ``.npz`` written here or by pytorch-fid.
-
-    Raises:
-        UserError: no such file, or not one of these.
-    """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            count = int(arrays["count"]) if "count" in arrays else None
-            provenance = json.loads(str(arrays["provenance"])) if "provenance" in arrays else {}
-            if not isinstance(provenance, dict):
-                raise ValueError("its provenance is no JSON object")
-            return Statistics(arrays["mu"], arrays["sigma"], count), provenance
-    except FileNotFoundError:
-        raise UserError(f"no statistics file at {path}") from None
-    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).strip("'\"").splitlines()[:1]
-        raise UserError(
-            f"{path} is no file of FID statistics with mu [D] and sigma [D, D] ({''.join(reason)[:120]})"
-        ) from None
+_Loaded = tuple[Tensor, Fact | None]
 
 
-def write_statistics(path: str | Path, statistics: Statistics, provenance: dict[str, Any]) -> None:
-    """Write the ``.npz`` whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    arrays = {"mu": statistics.mean, "sigma": statistics.covariance, "provenance": np.array(json.dumps(provenance))}
-    if statistics.count is not None:
-        arrays["count"] = np.array(statistics.count)
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _load_file(path: Path) -> _Loaded:
+    image = load_image(path)
+    pixels = to_pixels(image)
+    if image.width * image.height <= _MANY_PIXELS:
+        return resize(from_uint8(pixels)[None])[0], fact_of(image)
+    return torch.cat([resize(from_uint8(colour)[None])[0] for colour in pixels.split(1)]), fact_of(image)
 
 
-def _read_file(path: Path) -> Tensor:
-    return to_tensor(load_image(path))
+def _load_real(example: Example, config: Config) -> _Loaded:
+    return resize(evaluation_image(example, config)[None])[0], None
 
 
-class _Resized(Dataset):
+class _Items(Dataset):
     """Items loaded and resized to the networks' input one by one, so that sizes may differ and batches do not matter.
 
     For an unreadable image, its error is returned: if a worker raised it, the loader would add a traceback to it.
     """
 
-    def __init__(self, items: Sequence[Any], load: Callable[[Any], Tensor]):
+    def __init__(self, items: Sequence[Any], load: Callable[[Any], _Loaded]):
         self.items, self.load = items, load
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Tensor | UserError:
+    def __getitem__(self, index: int) -> _Loaded | UserError:
         try:
-            return resize(self.load(self.items[index])[None])[0]
+            return self.load(self.items[index])
         except UserError as error:
             return error
 
 
-def _stack(images: list[Tensor | UserError]) -> Tensor | UserError:
-    errors = [image for image in images if isinstance(image, UserError)]
-    return errors[0] if errors else torch.stack(images)
+def _stack(items: list[_Loaded | UserError]) -> tuple[Tensor, list[Fact]] | UserError:
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    images, facts = zip(*items, strict=True)
+    return torch.stack(images), [fact for fact in facts if fact is not None]
 
 
 def _load_batches(
-    items: Sequence[Any], load: Callable[[Any], Tensor], batch_size: int, workers: int, network: nn.Module
+    items: Sequence[Any],
+    load: Callable[[Any], _Loaded],
+    batch_size: int,
+    workers: int,
+    network: nn.Module,
+    facts: ImageFacts,
 ) -> Iterator[Tensor]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers, cores, len(items) // batch_size)  # no worker for less than a batch: starting it takes longer
     workers, ahead = fit_workers(workers, 2, batch_size * 3 * SIDE * SIDE * torch.float32.itemsize)
     loader = DataLoader(
-        _Resized(items, load),
+        _Items(items, load),
         batch_size=batch_size,
         num_workers=workers,
         prefetch_factor=ahead if workers > 0 else None,
@@ -279,7 +323,9 @@ def _load_batches(
     for batch in loader:
         if isinstance(batch, UserError):
             raise batch
-        yield batch
+        images, noted = batch
+        facts.add(noted)
+        yield images
 
 
 def _outputs(images: Iterable[Tensor], network: nn.Module, total: int | None, label: str) -> Iterator[Tensor]:

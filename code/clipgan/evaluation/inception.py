@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from http.client import HTTPException
@@ -34,13 +33,23 @@ from torchvision.models.inception import (
 )
 
 from clipgan.errors import UserError
+from clipgan.files import shapes
+from clipgan.files.gate import reading
+from clipgan.files.pickles import Foreign
+from clipgan.files.torch_file import read_torch_file
 from clipgan.machine.precision import full_precision
+from clipgan.runs.checkpoint import require_finite
 
 SIDE = 299  # pixels, of both networks' input
 FID_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SCORE_URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
 FEATURE_DIMS = (64, 192, 768, 2048)
 RESIZE = f"bilinear to {SIDE} px, align_corners=False, no antialiasing"
+_EXPECTED = "the weights of an Inception v3, as torch.save writes a state dict"
+_NESTED = ("state_dict", "model_state_dict", "model")  # under which training programs keep weights
+_PREFIXES = ("module.", "model.", "_orig_mod.")  # which they put before the names
+FID_CLASSES = 1008
+_MOST_CLASSES = 100_000
 RANDOM_SEED = 0  # of random weights: fixed, so that two runs can be compared
 
 # The layers up to each width of FEATURE_DIMS; a global average pool follows the last layer used.
@@ -76,8 +85,6 @@ class FidNetwork(nn.Module):
 
     def __init__(self, inception: Inception3, dims: int, provenance: Provenance):
         super().__init__()
-        if dims not in FEATURE_DIMS:
-            raise UserError(f"--dims must be one of {', '.join(map(str, FEATURE_DIMS))}, not {dims}")
         self.dims, self.provenance = dims, provenance
         stages = _STAGES[: FEATURE_DIMS.index(dims) + 1]
         self.layers = nn.Sequential(*(getattr(inception, name) for stage in stages for name in stage))
@@ -110,19 +117,34 @@ def load_fid_network(weights: str = "published", dims: int = 2048, device: torch
     """The FID network with ``weights``: ``published`` (downloaded once), ``random``, or the path of a file.
 
     Raises:
-        UserError: no such file, a file that is not this network's, no connection, or a width it does not have.
+        UserError: no such file, a file that is not this network's, weights that are not finite, no connection, or a
+            width it does not have.
     """
+    if dims not in FEATURE_DIMS:
+        raise UserError(f"--dims must be one of {', '.join(map(str, FEATURE_DIMS))}, not {dims}")
     state, provenance = _read_weights(weights, FID_URL, fid_inception)
     inception = _load(fid_inception, state, provenance, "the FID Inception network")
     return FidNetwork(inception, dims, provenance).to(device)
 
 
 def load_score_network(weights: str = "published", device: torch.device | str = "cpu") -> ScoreNetwork:
-    """The Inception Score's network, as :func:`load_fid_network`; a file may have any number of classes."""
+    """The Inception Score's network, as :func:`load_fid_network`; a file may have any number of classes.
+
+    The FID's weights are refused: names and shapes would fit, but the network is another one.
+    """
     state, provenance = _read_weights(weights, SCORE_URL, score_inception)
     # The auxiliary classifier is for training only.
+    trained_with = any(name.startswith("AuxLogits.") for name in state)
     state = {name: tensor for name, tensor in state.items() if not name.startswith("AuxLogits.")}
-    classes = len(state["fc.bias"]) if isinstance(state.get("fc.bias"), Tensor) else 1000
+    bias = state.get("fc.bias")
+    classes = len(bias) if bias is not None and bias.ndim == 1 else 1000
+    if not 2 <= classes <= _MOST_CLASSES:
+        raise UserError(f"{provenance.source} has {classes} classes: the score needs 2 to {_MOST_CLASSES}")
+    if classes == FID_CLASSES and not trained_with:
+        raise UserError(
+            f"{provenance.source} has {FID_CLASSES} classes, as the FID's weights (pytorch-fid): they are of another "
+            "network, with which the score would be wrong; give torchvision's inception_v3, or --weights published"
+        )
     inception = _load(lambda: score_inception(classes), state, provenance, "torchvision's inception_v3")
     return ScoreNetwork(inception, provenance).to(device)
 
@@ -194,7 +216,7 @@ class _FidE(InceptionE):
 def fid_inception() -> Inception3:
     """The whole FID network; its state dict has the names and shapes of the published file."""
     blocks = [BasicConv2d, _FidA, InceptionB, _FidC, InceptionD, _FidE, InceptionAux]
-    inception = Inception3(num_classes=1008, aux_logits=False, init_weights=False, inception_blocks=blocks)
+    inception = Inception3(num_classes=FID_CLASSES, aux_logits=False, init_weights=False, inception_blocks=blocks)
     inception.Mixed_7c.take_maximum = True
     return inception
 
@@ -255,18 +277,25 @@ def _read_weights(weights: str, url: str, build: Callable[[], Inception3]) -> tu
         path, source = _download(url), url
     else:
         path, source = Path(weights), str(weights)
-        if not path.is_file():
+        if not path.exists():
             raise UserError(f"no weights file at {path}: --weights takes published, random, or the path of a file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[:1]
-        raise UserError(f"{path} cannot be read as a file of weights ({''.join(reason)[:120]})") from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict):
-        raise UserError(f"{path} holds a {type(state).__name__}, not a state dict of weights")
-    return state, Provenance(source, _sha256(path))
+    content = read_torch_file(path, foreign=True, expected=_EXPECTED)
+    with reading(path, _EXPECTED):
+        state = _state_of(content)
+        return state, Provenance(source, _sha256(path))
+
+
+def _state_of(content: object) -> dict[str, Tensor]:
+    """The weights in what a file holds, by the names that the network has."""
+    if isinstance(content, dict):
+        content = next((content[key] for key in _NESTED if isinstance(content.get(key), dict)), content)
+    if not isinstance(content, dict) or not content:
+        what = "model or another object" if isinstance(content, Foreign) else type(content).__name__
+        raise UserError(f"holds a {what}, not a state dict of weights")
+    shapes.WEIGHTS(content, "it")
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in content)), ""):
+        content = {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+    return dict(content)
 
 
 def _download(url: str) -> Path:
@@ -299,26 +328,18 @@ def _sha256(path: Path) -> str:
 def _load(build: Callable[[], Inception3], state: dict[str, Tensor], provenance: Provenance, name: str) -> Inception3:
     with torch.device("meta"):  # makes no initial values, as `state` replaces them
         inception = build()
-    try:
-        inception.load_state_dict(state, assign=True)
-    except RuntimeError:
-        raise UserError(
-            f"{provenance.source} does not fit {name}: {_first_difference(inception.state_dict(), state)}"
-        ) from None
-    return inception.float()
-
-
-def _first_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    for key, tensor in expected.items():
-        if key.endswith(".num_batches_tracked"):  # files of old versions lack it, and nothing needs it
-            continue
-        if key not in found:
-            return f"it has no {key}"
-        shape = list(getattr(found[key], "shape", []))
-        if shape != list(tensor.shape):
-            return f"{key} is {shape} where {list(tensor.shape)} is needed"
-    unknown = min(found.keys() - expected.keys(), default="something", key=str)
-    return f"it has {unknown}, which the network has not"
+    wanted = inception.state_dict()
+    # Only training needs these counts, and files of old versions lack them.
+    counts = {key: torch.tensor(0) for key in wanted if key.endswith(".num_batches_tracked")}
+    state = {key: tensor for key, tensor in state.items() if key not in counts}
+    difference = shapes.weight_differences({key: wanted[key] for key in wanted if key not in counts}, state)
+    if difference:
+        raise UserError(f"{provenance.source} does not fit {name}: {difference}")
+    state = {key: tensor.float() for key, tensor in state.items()}
+    with reading(provenance.source, _EXPECTED):
+        require_finite(state, name)
+    inception.load_state_dict(state | counts, assign=True)
+    return inception
 
 
 def _prepare_for_inference(network: nn.Module) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,15 +12,17 @@ from tqdm import tqdm
 from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.evaluation.encoding import EncodedCaptions, encode_captions, evaluation_loader
+from clipgan.evaluation.finite import require_finite
 from clipgan.evaluation.metrics.attributes import AttributeScore
 from clipgan.evaluation.metrics.r_precision import RPrecision, r_precision, retrieval_hits
 from clipgan.evaluation.sampling import PngWriter, Sample, generate_samples, sample_file, sample_order
+from clipgan.evaluation.unfinished import sampling_into
 from clipgan.machine import distributed
 from clipgan.machine.precision import full_precision
 from clipgan.networks.clip_encoder import ClipEncoder, build_encoder
 from clipgan.networks.generator import Generator
 from clipgan.runs.checkpoint import fingerprint
-from clipgan.runs.snapshots import load_encoder
+from clipgan.runs.snapshots import clip_keys, load_encoder
 
 CANDIDATES, FOLDS = 100, 10
 
@@ -38,17 +39,20 @@ class Judge:
 def load_judges(config: Config, encoder: ClipEncoder, device: torch.device) -> list[Judge]:
     """The judges: the fine-tuned encoder itself, as in the literature, then that of ``EVAL.JUDGE`` if it is set."""
     train, judge = config.TRAIN, config.EVAL.JUDGE
-    weights = train.CLIP_MODEL_CHECKPOINT or train.CLIP_PRETRAINED or "random weights"
+    weights = train.CLIP_MODEL_CHECKPOINT or train.CLIP_PRETRAINED or encoder.source
     judges = [Judge(encoder, f"{encoder.spec.name} ({weights})", True)]
     if judge.CLIP_MODEL_CHECKPOINT:
-        other = load_encoder(judge.CLIP_MODEL_CHECKPOINT, judge.CLIP_MODEL_BASE)
+        other = load_encoder(judge.CLIP_MODEL_CHECKPOINT, judge.CLIP_MODEL_BASE, **clip_keys(judge))
         same = fingerprint(other) == fingerprint(encoder)
         judges.append(Judge(other.freeze().to(device), f"{other.spec.name} ({judge.CLIP_MODEL_CHECKPOINT})", same))
     elif judge.CLIP_MODEL_BASE:
         with distributed.main_first():  # one process downloads
-            other = build_encoder(judge.CLIP_MODEL_BASE, judge.CLIP_PRETRAINED, config.TEXT.WORDS_NUM)
-        weights = judge.CLIP_PRETRAINED or "random weights"
+            base, published = judge.CLIP_MODEL_BASE, judge.CLIP_PRETRAINED
+            other = build_encoder(base, published, config.TEXT.WORDS_NUM, **clip_keys(judge))
+        weights = judge.CLIP_PRETRAINED or other.source
         judges.append(Judge(other.freeze().to(device), f"{other.spec.name} ({weights})", False))
+    for added in judges[1:]:
+        print(f"judge: {added.encoder.describe}")
     return judges
 
 
@@ -63,7 +67,15 @@ def score_samples(
     examples = torch.tensor([sample.example for sample in samples])
     own = captions.row(examples, torch.tensor([sample.caption for sample in samples]))
     hits, candidates = retrieval_hits(
-        features, captions.sentences, own, captions.classes[own], captions.classes, candidates=CANDIDATES, seed=seed
+        features,
+        captions.sentences,
+        own,
+        captions.classes[own],
+        captions.classes,
+        query_captions=captions.ids[own],
+        target_captions=captions.ids,
+        candidates=CANDIDATES,
+        seed=seed,
     )
     return r_precision(hits, candidates, FOLDS)
 
@@ -84,14 +96,15 @@ def evaluate_generator(
     Returns:
         The report. For each judge: R-precision of the generated images, of the real ones (the ceiling), and chance.
         On the toy data set also the accuracy of the attributes that the oracle reads from both.
+
+    Raises:
+        UserError: images, features or scores are not finite; another sampling into the folder goes on; or an image
+            cannot be written.
     """
     samples = sample_order(examples, config.EVAL.NUM_IMAGES)
-    if distributed.is_main() and folder.is_dir():  # images of an earlier sampling would be scored with the new ones
-        shutil.rmtree(folder)
-    distributed.barrier()
     oracle = AttributeScore.of(config.DATA_DIR, examples)
     generated: list[list[torch.Tensor]] = []  # for each batch, each judge's features
-    with PngWriter(config.WORKERS) as writer:
+    with sampling_into(folder), PngWriter(config.WORKERS) as writer:
         for batch, images in generate_samples(generator, encoder, examples, samples, config, device):
             for sample, image in zip(batch, images, strict=True):
                 writer.write(sample_file(folder, examples[sample.example], sample.caption), image)
@@ -111,9 +124,10 @@ def evaluate_generator(
     if oracle:
         oracle.join()
     of_samples = torch.tensor([sample.example for sample in samples])
-    reports = []
+    reports, shared = [], None
     for number, judge in enumerate(judges):
         captions = encode_captions(judge.encoder, examples, device)
+        shared = captions.shared if shared is None else shared
         ours = score_samples(torch.cat([batch[number] for batch in generated]), captions, samples, seed=config.SEED)
         of_real = torch.cat([batch[number] for batch in real])[of_samples]
         ceiling = score_samples(of_real, captions, samples, seed=config.SEED)
@@ -127,10 +141,12 @@ def evaluate_generator(
                 "chance": ours.chance,
             }
         )
-    return {
+    report = {
         "metric": "R-precision",
         "generator_fingerprint": fingerprint(generator),
-        "protocol": f"cosine, own caption against {CANDIDATES - 1} of other classes, a tie is a miss, {FOLDS} folds",
+        "protocol": f"cosine, own caption against {CANDIDATES - 1} of other classes, equal captions are no mismatch, "
+        f"a tie is a miss, {FOLDS} folds",
+        "captions_shared": shared,  # with an image of another class, as the first judge reads them
         "image_size": config.image_size,
         "box_crop": config.DATA.BOX_CROP,
         "crop_scale": config.DATA.CROP_SCALE,
@@ -142,3 +158,5 @@ def evaluate_generator(
         "test_images": len(examples),
         "seed": config.SEED,
     }
+    require_finite(report, "R-precision")
+    return report

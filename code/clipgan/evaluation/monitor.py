@@ -12,11 +12,18 @@ from clipgan.data.examples import Example
 from clipgan.errors import UserError
 from clipgan.evaluation.encoding import encode_captions, evaluation_images
 from clipgan.evaluation.features import Split, statistics_of_split
+from clipgan.evaluation.finite import require_finite
 from clipgan.evaluation.inception import load_fid_network
 from clipgan.evaluation.measure import score_samples
 from clipgan.evaluation.metrics.attributes import AttributeScore
 from clipgan.evaluation.metrics.frechet import RunningStatistics, Statistics, frechet_distance
-from clipgan.evaluation.sampling import evenly_spaced, generate, generate_samples, sample_order
+from clipgan.evaluation.sampling import (
+    evenly_spaced,
+    generate,
+    generate_samples,
+    require_finite_images,
+    sample_order,
+)
 from clipgan.machine import distributed
 from clipgan.machine.precision import full_precision
 from clipgan.networks.clip_encoder import ClipEncoder
@@ -37,7 +44,8 @@ class Monitor:
     * ``best_by``, the number that chooses ``netG_best.pth`` (larger is better), from the split ``best_split``.
 
     Raises:
-        UserError: EVAL.BEST_BY asks for a measure that this data set or config does not have.
+        UserError: EVAL.BEST_BY asks for a measure that this data set or config does not have. When measuring: a number
+            is not finite.
     """
 
     def __init__(
@@ -57,6 +65,8 @@ class Monitor:
         if config.EVAL.INCEPTION_WEIGHTS:
             with distributed.main_first():  # one process downloads
                 self._inception = load_fid_network(config.EVAL.INCEPTION_WEIGHTS, device=device)
+            if len(self._examples["test"]) < 2:
+                raise UserError("fid while training needs at least 2 test images: raise EVAL.MEASURE_IMAGES")
             self._real_statistics()  # outdated statistics are refused here, not hours later
             if self._inception.provenance.notice:
                 print(f"fid while training: {self._inception.provenance.notice}")
@@ -73,6 +83,7 @@ class Monitor:
         for split in self._examples:
             numbers.update(self._measure(generator, split))
         name, split = self._best
+        require_finite(numbers, "the measurements while training")
         numbers["best_by"] = -numbers["fid"] if name == "fid" else numbers[f"{split}_{name}"]
         numbers["best_split"] = split
         return numbers
@@ -98,7 +109,10 @@ class Monitor:
             statistics = RunningStatistics(self._inception.dims)
             for batch_features in inception:
                 statistics.update(batch_features)
-            numbers["fid"] = frechet_distance(statistics.statistics(), self._real_statistics())
+            try:
+                numbers["fid"] = frechet_distance(statistics.statistics(), self._real_statistics())
+            except ValueError as error:
+                raise UserError(f"fid while training: {error}") from None
         return numbers
 
     def _real_statistics(self) -> Statistics:
@@ -130,5 +144,6 @@ class SnapshotGrid:
         captions = [example.captions[0] for example in self._examples]
         places = range(len(captions))
         out = generate(generator, self._encoder, captions, places, self._config, self._device)
+        require_finite_images(out.images[-1], self._config)
         columns = [("real", self._real)] + [(f"{images.shape[-1]} px", images) for images in out.images]
         save_grid(folder.images / f"grid_epoch_{epoch}.png", columns, captions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from tqdm import tqdm
 from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.data.images import to_uint8
+from clipgan.errors import UserError
+from clipgan.evaluation.unfinished import SAMPLES
 from clipgan.machine import distributed
 from clipgan.machine.device import send
 from clipgan.networks.clip_encoder import ClipEncoder
@@ -97,11 +100,14 @@ def generate_samples(
 
     The images are rounded to the 8 bits of a PNG. ``distributed.join`` puts the results of the batches
     into the order of ``samples``.
+
+    Raises:
+        UserError: the generator makes images that are not finite.
     """
     size = TOGETHER * max(1, config.EVAL.BATCH_SIZE // TOGETHER)
     batches = distributed.share([samples[i : i + size] for i in range(0, len(samples), size)])
     for batch in tqdm(batches, desc="sampling", unit="batch", leave=False, disable=not distributed.is_main()):
-        parts = []
+        parts, finite = [], []
         for start in range(0, len(batch), TOGETHER):
             part = batch[start : start + TOGETHER]
             captions = [examples[sample.example].captions[sample.caption] for sample in part]
@@ -111,12 +117,37 @@ def generate_samples(
                 generator, encoder, captions + captions[:1] * missing, places + places[:1] * missing, config, device
             )
             parts.append(to_uint8(out.images[-1][: len(part)]))
+            finite.append(torch.isfinite(out.images[-1]).all())
+        if not torch.stack(finite).all():  # as bytes they would be black
+            raise not_finite(config)
         yield batch, torch.cat(parts).float() / 127.5 - 1
 
 
+def not_finite(config: Config) -> UserError:
+    """The error of a generator whose images hold NaN or infinities."""
+    name = f"the generator {config.TRAIN.NET_G}" if config.TRAIN.NET_G and not config.TRAIN.FLAG else "the generator"
+    return UserError(
+        f"{name} makes images that are not finite (NaN or infinity): its training has diverged; "
+        "take an earlier snapshot"
+    )
+
+
+def require_finite_images(images: Tensor, config: Config) -> None:
+    """Raise the ``UserError`` of :func:`not_finite` where it is due."""
+    if not torch.isfinite(images).all():
+        raise not_finite(config)
+
+
 def sample_folder(net_g: str | Path) -> Path:
-    """Where the images of a generator's snapshot are written: ``<NET_G without .pth>/valid/single``."""
-    return Path(net_g).with_suffix("") / "valid" / "single"
+    """Where the images of a generator's snapshot are written: ``<NET_G without .pth>/valid/single``.
+
+    Raises:
+        UserError: ``net_g`` is no file's name.
+    """
+    try:
+        return Path(net_g).with_suffix("") / "valid" / SAMPLES
+    except ValueError:
+        raise UserError(f"TRAIN.NET_G = {net_g} is no name of a generator's snapshot: expected a file") from None
 
 
 def sample_file(folder: Path, example: Example, caption: int) -> Path:
@@ -138,7 +169,11 @@ class PngWriter:
             self.wait()
 
     def wait(self) -> None:
-        """Wait until all images are written; raises the error of a write that failed."""
+        """Wait until all images are written.
+
+        Raises:
+            UserError: one could not be, on a full disk for example.
+        """
         for future in self._pending:
             future.result()
         self._pending = []
@@ -155,7 +190,12 @@ class PngWriter:
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(pixels).save(temporary, format="PNG", compress_level=3)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=3)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}): make room, then start again") from None

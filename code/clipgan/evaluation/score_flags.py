@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clipgan.config import Config
+from clipgan.config import BOUNDS, Config
 from clipgan.errors import UserError
 from clipgan.evaluation.scores import Settings
-from clipgan.flags import REPOSITORY, add_common_flags, config_from_flags
+from clipgan.flags import REPOSITORY, add_common_flags, config_from_flags, whole_number
 from clipgan.machine import distributed
 from clipgan.machine.cpu_memory import keep_freed_memory
 from clipgan.machine.device import choose_device
@@ -33,8 +33,10 @@ def add_score_flags(parser: argparse.ArgumentParser) -> None:
         metavar="published|random|FILE",
         help="of the Inception network (default published: downloaded once); random ones compare only with themselves",
     )
-    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="images at once (default 32)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that read images (default: the config's)")
+    size = whole_number("--batch_size", *BOUNDS["EVAL.BATCH_SIZE"])
+    workers = whole_number("--workers", *BOUNDS["WORKERS"])
+    parser.add_argument("--batch_size", type=size, default=32, metavar="N", help="images at once (default 32)")
+    parser.add_argument("--workers", type=workers, metavar="N", help="processes that read images (default: WORKERS)")
     parser.add_argument("--output", metavar="FILE", help="write the result there as JSON, too")
 
 

@@ -20,10 +20,14 @@ from clipgan.evaluation.features import (
     statistics_of_files,
     statistics_of_split,
 )
+from clipgan.evaluation.finite import require_finite
+from clipgan.evaluation.image_facts import ImageFacts
 from clipgan.evaluation.inception import RESIZE, FidNetwork, Provenance, load_fid_network, load_score_network
 from clipgan.evaluation.metrics.frechet import Statistics, frechet_distance
 from clipgan.evaluation.metrics.inception_score import inception_score
 from clipgan.evaluation.sampling import sample_folder, sample_order
+from clipgan.evaluation.unfinished import refuse_unfinished
+from clipgan.files.gate import printable
 from clipgan.machine import distributed
 from clipgan.runs.report import versions
 
@@ -51,11 +55,12 @@ def generated_images(config: Config, how_to: str) -> tuple[Path, list[Path]]:
         how_to: the command that generates them, for the error message.
 
     Raises:
-        UserError: no generator is named, or it has generated nothing yet.
+        UserError: no generator is named, it has generated nothing yet, or its sampling was cut or still goes on.
     """
     if not config.TRAIN.NET_G:
         raise UserError("TRAIN.NET_G is empty: name the generator whose images to score, by --NET_G or in the config")
     folder = sample_folder(config.TRAIN.NET_G)
+    refuse_unfinished(folder, how_to)
     files = list_images(folder) if folder.is_dir() else []
     if not files:
         raise UserError(f"no generated images in {folder}: make them with `{how_to}`")
@@ -80,12 +85,14 @@ def fid_of_run(
     network = _load_first(load_fid_network, settings.weights, dims, settings.device)
     real, cache = statistics_of_split(split, network, settings.batch_size, settings.workers, recompute)
     report = _fid_report((ours.path, ours.statistics(network, settings)), (data_dir, real), network.provenance)
+    ours.describe(report, "generated", config.image_size if generated is None else None)
     report["real"] |= split.describe() | {"statistics": str(cache)}
     if generated is None:
         report |= {"generator": config.TRAIN.NET_G, "seed": config.SEED}
         expected = len(sample_order(split.examples, config.EVAL.NUM_IMAGES))
         if report["generated"]["count"] != expected:
             report["warnings"].append(f"this config generates {expected} images, not the {ours.count} in {ours.path}")
+    require_finite(report, "FID")
     return report
 
 
@@ -106,51 +113,66 @@ def fid_of_paths(first: str | Path, second: str | Path, settings: Settings, dims
     if ours.weights and real.weights and ours.weights.sha256 != real.weights.sha256:
         raise UserError(f"{ours.path} and {real.path} were made with different Inception weights")
     provenance = network.provenance if network else ours.weights or real.weights or Provenance("unknown", "")
-    return _fid_report((ours.path, a), (real.path, b), provenance)
+    report = _fid_report((ours.path, a), (real.path, b), provenance)
+    ours.describe(report, "generated")
+    real.describe(report, "real")
+    require_finite(report, "FID")
+    return report
 
 
 def inception_score_of_files(
-    folder: Path, files: list[Path], settings: Settings, splits: int, seed: int
+    folder: Path, files: list[Path], settings: Settings, splits: int, seed: int, side: int | None = None
 ) -> dict[str, Any]:
     """Inception Score of image files; returns the report.
 
+    ``side`` is the width and height that they should have; None takes the size of most of them.
+
     Raises:
-        UserError: fewer images than splits, or unreadable ones.
+        UserError: fewer images than splits, unreadable ones, images that are being sampled, or weights with which the
+            score is not finite.
     """
     if splits < 1:
         raise UserError(f"--splits must be at least 1, not {splits}")
     if len(files) < splits:
         raise UserError(f"{folder} holds {len(files)} images, fewer than --splits {splits}")
     network = _load_first(load_score_network, settings.weights, settings.device)
-    probabilities = probabilities_of_files(files, network, settings.batch_size, settings.workers)
-    score = inception_score(probabilities, splits, shuffle_seed=seed)
+    facts = ImageFacts()
+    probabilities = probabilities_of_files(files, network, settings.batch_size, settings.workers, facts)
+    refuse_unfinished(folder)  # a sampling may have begun in the meantime
+    try:
+        score = inception_score(probabilities, splits, shuffle_seed=seed)
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}; try other --weights") from None
     warnings = []
     if len(files) < splits * network.classes:
         warnings.append(
             f"{len(files)} images in {splits} splits are few for {network.classes} classes: "
             "scores of few images come out low"
         )
-    return {
+    found, unusual = facts.report(folder, files, side)
+    report = {
         "metric": "Inception Score",
         "mean": score.mean,
         "std": score.std,
         "notice": network.provenance.notice,
         "protocol": f"{splits} splits of the images in seeded random order, {RESIZE}",
-        "images": {"path": str(folder), "count": len(files)},
+        "images": {"path": printable(str(folder)), "count": len(files), **found},
         "splits": splits,
         "classes": network.classes,
         "weights": network.provenance.as_dict(),
         "seed": seed,
-        "warnings": warnings,
+        "warnings": warnings + unusual,
         "versions": versions(),
     }
+    require_finite(report, "the Inception Score")
+    return report
 
 
 def require_images(folder: str | Path) -> list[Path]:
     """The image files below a folder that the user named.
 
     Raises:
-        UserError: no such folder, or no image in it.
+        UserError: no such folder, no image in it, or those of a sampling that was cut or still goes on.
     """
     files = list_images(folder)
     if not files:
@@ -164,17 +186,18 @@ class _ImageSet:
     def __init__(self, path: Path, files: list[Path] | None):
         self.path, self.files = path, files
         self.weights: Provenance | None = None  # of the network that made an .npz, if it names them
+        self._facts = ImageFacts()
         self._read: Statistics | None = None
         if files is None:
             self._read, found = read_statistics(path)
             if found.get("weights"):
-                random = bool(found.get("weights_random"))
-                self.weights = Provenance(str(found.get("weights_source")), str(found["weights"]), random)
+                random = found.get("weights_random", False)
+                self.weights = Provenance(found.get("weights_source", "unknown"), found["weights"], random)
 
     @staticmethod
     def of(path: str | Path) -> _ImageSet:
         path = Path(path)
-        return _ImageSet(path, None if path.suffix == ".npz" else require_images(path))
+        return _ImageSet(path, None if path.suffix.lower() == ".npz" and not path.is_dir() else require_images(path))
 
     @property
     def count(self) -> int | None:
@@ -183,7 +206,10 @@ class _ImageSet:
     def statistics(self, network: FidNetwork | None, settings: Settings) -> Statistics:
         if self._read is None:
             assert network is not None
-            return statistics_of_files(self.files or [], network, settings.batch_size, settings.workers)
+            size, workers = settings.batch_size, settings.workers
+            statistics = statistics_of_files(self.files or [], network, size, workers, self._facts)
+            refuse_unfinished(self.path)  # a sampling may have begun in the meantime
+            return statistics
         if network and self._read.dims != network.dims:
             raise UserError(f"{self.path} has features of {self._read.dims} dimensions: give --dims {self._read.dims}")
         if network and self.weights and self.weights.sha256 != network.provenance.sha256:
@@ -192,6 +218,13 @@ class _ImageSet:
                 f"than these ({network.provenance.source}): see --weights"
             )
         return self._read
+
+    def describe(self, report: dict[str, Any], name: str, side: int | None = None) -> None:
+        """Add what is unusual about the files to a report and its warnings; ``side`` as in ``ImageFacts.report``."""
+        if self.files is not None:
+            found, warnings = self._facts.report(self.path, self.files, side)
+            report[name] |= found
+            report["warnings"] += warnings
 
 
 def _load_first(load: Callable, *arguments: Any) -> Any:
@@ -224,8 +257,8 @@ def _fid_report(
         "value": value,
         "notice": provenance.notice,
         "protocol": f"Fréchet distance of the Inception features that pytorch-fid uses, {RESIZE}",
-        "generated": {"path": str(generated[0]), "count": generated[1].count},
-        "real": {"path": str(real[0]), "count": real[1].count},
+        "generated": {"path": printable(str(generated[0])), "count": generated[1].count},
+        "real": {"path": printable(str(real[0])), "count": real[1].count},
         "dims": generated[1].dims,
         "weights": provenance.as_dict(),
         "warnings": warnings,

@@ -101,19 +101,42 @@ def same_class_mask(class_ids: Tensor) -> Tensor:
     return same.fill_diagonal_(False)
 
 
+def mismatches_left_out(class_ids: Tensor, captions: Tensor, captions_of_images: Tensor) -> Tensor:
+    """Which pairs are no mismatches: those of one class, and those whose caption is also one of the image's own.
+
+    Args:
+        class_ids: [B].
+        captions: int64 [B], ids of the captions of a view, equal for equal captions.
+        captions_of_images: int64 [B, C], ids of all captions that were drawn for each image.
+
+    Returns:
+        [B, B] bool, [caption, image], True = left out of a matching loss; never the pairs themselves. It need not be
+        symmetric: an image may have been drawn with a caption of another one whose second caption is its own.
+    """
+    left_out = same_class_mask(class_ids)
+    for of_images in captions_of_images.unbind(dim=1):
+        left_out = left_out | (captions.unsqueeze(1) == of_images.unsqueeze(0))
+    return left_out.fill_diagonal_(False)
+
+
 @in_float32
-def pair_losses(similarity: Tensor, class_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+def pair_losses(
+    similarity: Tensor, class_ids: Tensor | None, left_out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Each caption finds its image in the batch, and each image its caption (eq. 11, 12).
 
     Args:
         similarity: how well each caption fits each image, [B, B].
-        class_ids: [B]; pairs of one class, other than the pair itself, are left out. None leaves nothing out.
+        class_ids: [B]; pairs of one class, other than the pair itself, are left out. None leaves no class out.
+        left_out: [B, B] bool, [caption, image]: further pairs to leave out, see `mismatches_left_out`.
 
     Returns:
         The cross-entropies against the diagonal (text to image, image to text), two scalars.
     """
     if class_ids is not None:
         similarity = similarity.masked_fill(same_class_mask(class_ids), -torch.inf)
+    if left_out is not None:
+        similarity = similarity.masked_fill(left_out, -torch.inf)
     own = torch.arange(similarity.shape[0], device=similarity.device)
     return F.cross_entropy(similarity, own), F.cross_entropy(similarity.T, own)
 
@@ -121,14 +144,16 @@ def pair_losses(similarity: Tensor, class_ids: Tensor | None) -> tuple[Tensor, T
 @in_float32
 def words_loss(
     words: Tensor, word_mask: Tensor, regions: Tensor, class_ids: Tensor | None,
-    gamma1: float, gamma2: float, gamma3: float,
+    gamma1: float, gamma2: float, gamma3: float, left_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`pair_losses` of captions and images by words and regions: see `word_similarity` for the arguments."""
-    return pair_losses(word_similarity(words, word_mask, regions, gamma1, gamma2, gamma3), class_ids)
+    return pair_losses(word_similarity(words, word_mask, regions, gamma1, gamma2, gamma3), class_ids, left_out)
 
 
 @in_float32
-def sentence_loss(image: Tensor, sentence: Tensor, class_ids: Tensor | None, gamma3: float) -> tuple[Tensor, Tensor]:
+def sentence_loss(
+    image: Tensor, sentence: Tensor, class_ids: Tensor | None, gamma3: float, left_out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """`pair_losses` of captions and images by one vector each, gamma3 times their cosine (eq. 11-13).
 
     Args:
@@ -136,6 +161,7 @@ def sentence_loss(image: Tensor, sentence: Tensor, class_ids: Tensor | None, gam
         sentence: sentence features [B, E].
         class_ids: as in `pair_losses`.
         gamma3: factor of the cosine before the softmax over the batch.
+        left_out: as in `pair_losses`.
     """
     similarity = gamma3 * F.normalize(sentence, dim=1) @ F.normalize(image, dim=1).T  # [text, image]
-    return pair_losses(similarity, class_ids)
+    return pair_losses(similarity, class_ids, left_out)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clipgan.config import Config
 from clipgan.data.dataset import Batch, TextImageDataset
 from clipgan.data.from_config import data_fingerprint, training_loader
-from clipgan.losses.contrastive import nt_xent
+from clipgan.losses.contrastive import equal_captions, nt_xent
 from clipgan.machine import distributed
 from clipgan.machine.compiling import compile_forward
 from clipgan.machine.cpu_memory import keep_freed_memory
@@ -83,8 +83,17 @@ def encode(encoder: nn.Module, images: Tensor, tokens: Tensor) -> Features:
     return Features(*of_images, *(tensor.unflatten(0, tokens.shape[:2]) for tensor in of_captions))
 
 
-def compare(features: Features, class_ids: Tensor, config: Config) -> dict[str, Tensor]:
-    """The losses, both captions summed, over the batch of all processes; ``class_ids`` are this one's, [b].
+def compare(
+    features: Features, class_ids: Tensor, config: Config, caption_ids: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The losses, both captions summed, over the batch of all processes.
+
+    Args:
+        features: of this process's images and captions.
+        class_ids: this process's, [b].
+        config: the run's configuration.
+        caption_ids: this process's, int64 [b, 2]. Equal captions of two images are no mismatches of these, and no
+            negatives of one another. None: captions are not compared.
 
     Returns:
         ``words`` and ``sentence`` (both directions, both captions), ``contrastive``, and their weighted sum ``loss``.
@@ -96,8 +105,10 @@ def compare(features: Features, class_ids: Tensor, config: Config) -> dict[str, 
         View(regions, image, features.words[:, caption], features.word_mask[:, caption], sentence[:, caption])
         for caption in (0, 1)
     ]
-    losses = matching_losses(views, class_ids, config.TRAIN.SMOOTH)
-    losses["contrastive"] = nt_xent(views[0].sentence, views[1].sentence, contrastive.TEMPERATURE)
+    caption_ids = caption_ids if caption_ids is None else distributed.gather(caption_ids)       # [B, 2]
+    equal = caption_ids if caption_ids is None else equal_captions(caption_ids)                 # [2B, 2B]
+    losses = matching_losses(views, class_ids, config.TRAIN.SMOOTH, caption_ids=caption_ids)
+    losses["contrastive"] = nt_xent(views[0].sentence, views[1].sentence, contrastive.TEMPERATURE, equal)
     loss = losses["words"] + losses["sentence"] + contrastive.WEIGHT * losses["contrastive"]
     return {"loss": loss, **losses}
 
@@ -122,7 +133,7 @@ def backward(
     parts = config.TRAIN.ACCUMULATE
     if parts == 1:
         with precision.autocast():
-            losses = compare(encode(encoder, images, tokens), batch.class_ids, config)
+            losses = compare(encode(encoder, images, tokens), batch.class_ids, config, batch.caption_ids)
         scaler.scale(losses["loss"]).backward()
         return losses
 
@@ -137,7 +148,7 @@ def backward(
     # Compare the whole batch, down to the gradients of the features
     features = Features(*map(torch.cat, zip(*encoded, strict=True)))
     features = Features(*(tensor.requires_grad_(tensor.is_floating_point()) for tensor in features))
-    losses = compare(features, batch.class_ids, config)
+    losses = compare(features, batch.class_ids, config, batch.caption_ids)
     scaler.scale(losses["loss"]).backward()
 
     # Encode every part again, and take its gradients on to the weights
@@ -204,7 +215,7 @@ def pretrain(
     if train.COMPILE:
         compile_forward(encoder, varying=[(1, 1)])  # the captions' length
 
-    with StopSignals() as stop, state:
+    with StopSignals() as stop, state, progress:
         while position.step < total or position.batch:
             encoder.train()
             sampler.set_epoch(position.epoch, position.batch)
@@ -245,7 +256,6 @@ def pretrain(
                 if distributed.is_main():
                     _save(encoder, folder, config, position, numbers, is_best, position.step >= total)
                     folder.draw_curves()
-    progress.close()
     return folder.models / "clip_best.pth"
 
 

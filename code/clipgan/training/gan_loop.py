@@ -88,15 +88,26 @@ def wrong_pairs_of(sentence: Tensor) -> tuple[list[Tensor], float]:
 
 
 def guidance_losses(
-    encoder: ClipEncoder | FrozenEncoder, images: Tensor, text: TextFeatures, class_ids: Tensor, config: Config
+    encoder: ClipEncoder | FrozenEncoder,
+    images: Tensor,
+    text: TextFeatures,
+    class_ids: Tensor,
+    config: Config,
+    caption_ids: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """How well the largest images of both views match their captions, and each other.
+
+    An image is no mismatch of a caption equal to one of its own. For NT-Xent, images made from equal captions stay
+    negatives: unlike the captions' features in pretraining, they differ by their noise, and a view is told from them
+    by it. That asks for images as various as the noise, and contradicts nothing.
 
     Args:
         encoder: frozen.
         images: [2b, 3, S, S], the second view after the first; b is this process's share of the batch.
         text: features of the 2b captions.
         class_ids: [b].
+        config: the run's configuration.
+        caption_ids: int64 [b, 2], equal for equal captions; None: captions are not compared.
 
     Returns:
         ``words`` and ``sentence``, both directions, summed over the views, and ``contrastive``.
@@ -105,7 +116,9 @@ def guidance_losses(
     both = (_gather_views(regions), _gather_views(image), text.words.chunk(2), text.word_mask.chunk(2),
             _gather_views(text.sentence))
     views = [View(*features) for features in zip(*both, strict=True)]
-    matching = matching_losses(views, distributed.gather(class_ids), config.TRAIN.SMOOTH, config.TRAIN.WORD_LOSS)
+    caption_ids = caption_ids if caption_ids is None else distributed.gather(caption_ids)   # [B, 2]
+    which = distributed.gather(class_ids), config.TRAIN.SMOOTH, config.TRAIN.WORD_LOSS, caption_ids
+    matching = matching_losses(views, *which)
     contrastive = nt_xent(views[0].image, views[1].image, config.TRAIN.CONTRASTIVE.TEMPERATURE)
     return {**matching, "contrastive": contrastive}
 
@@ -122,6 +135,7 @@ def generator_losses(
     text: TextFeatures,
     class_ids: Tensor,
     config: Config,
+    caption_ids: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Everything that the generator is trained on, for both views (DM-GAN, eq. 10-12, and NT-Xent as in DM-GAN+CL).
 
@@ -139,7 +153,7 @@ def generator_losses(
     loss = adversarial + kl
     matching_weight, contrastive_weight = config.TRAIN.SMOOTH.LAMBDA, config.TRAIN.CONTRASTIVE.WEIGHT
     if matching_weight or contrastive_weight:
-        guidance = guidance_losses(encoder, out.images[-1], text, class_ids, config)
+        guidance = guidance_losses(encoder, out.images[-1], text, class_ids, config, caption_ids)
         loss = loss + matching_weight * (guidance["words"] + guidance["sentence"])
         loss = loss + contrastive_weight * guidance["contrastive"]
         losses.update(guidance)
@@ -194,7 +208,7 @@ def train_gan(
     progress.start(position.step)
     report = EpochReport(config, networks, average, folder, progress, measure, draw)
 
-    with StopSignals() as stop, state:
+    with StopSignals() as stop, state, progress:
         while position.step < total or position.batch:
             networks.generator.train()
             sampler.set_epoch(position.epoch, position.batch)
@@ -228,7 +242,9 @@ def train_gan(
                 # 4. Update the generator
                 networks.discriminators.requires_grad_(False).eval()  # no gradients, no further power iterations
                 with precision.autocast():
-                    losses = generator_losses(out, networks.discriminators, frozen, text, batch.class_ids, config)
+                    losses = generator_losses(
+                        out, networks.discriminators, frozen, text, batch.class_ids, config, batch.caption_ids
+                    )
                 generator.update(losses["loss_g"])
 
                 # 5. Update the average
@@ -244,7 +260,6 @@ def train_gan(
             with state.during_evaluation(position, stop):
                 position.end_epoch()
                 report(position, last=position.step >= total)
-    progress.close()
     if total == 0:
         networks.save(folder, average.network, position, config)
     return networks.snapshot(folder, position.epoch)

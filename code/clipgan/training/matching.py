@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from clipgan.config import SmoothSection
-from clipgan.losses.damsm import pair_losses, sentence_loss, word_similarity
+from clipgan.losses.damsm import mismatches_left_out, pair_losses, same_class_mask, sentence_loss, word_similarity
 from clipgan.machine import distributed
 
 
@@ -28,7 +28,11 @@ class View(NamedTuple):
 
 
 def matching_losses(
-    views: Sequence[View], class_ids: Tensor, smooth: SmoothSection, word_loss: bool = True
+    views: Sequence[View],
+    class_ids: Tensor,
+    smooth: SmoothSection,
+    word_loss: bool = True,
+    caption_ids: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The DAMSM losses of AttnGAN (eq. 11-13), each summed over both directions and over the views.
 
@@ -37,17 +41,22 @@ def matching_losses(
         class_ids: [B]; images of one class are no mismatches of one another.
         smooth: the temperatures.
         word_loss: False leaves the word loss out, as 0.
+        caption_ids: int64 [B, C], view v has the captions of column v. A caption is no mismatch of an image that has
+            an equal one, in any of the columns. None: captions are not compared.
 
     Returns:
         ``words`` and ``sentence``, two scalars.
     """
     words = sentence = views[0].image.new_zeros(())
     gammas = (smooth.GAMMA1, smooth.GAMMA2, smooth.GAMMA3)
-    for view in views:
+    left_out = same_class_mask(class_ids)  # [B, B]
+    for number, view in enumerate(views):
+        if caption_ids is not None:
+            left_out = mismatches_left_out(class_ids, caption_ids[:, number], caption_ids)
         if word_loss:
             similarity = word_similarity(view.words, view.word_mask, view.regions, *gammas)  # [b, B]
             if len(similarity) < len(class_ids):
                 similarity = distributed.gather(similarity)  # [B, B]
-            words = words + sum(pair_losses(similarity, class_ids))
-        sentence = sentence + sum(sentence_loss(view.image, view.sentence, class_ids, smooth.GAMMA3))
+            words = words + sum(pair_losses(similarity, None, left_out))
+        sentence = sentence + sum(sentence_loss(view.image, view.sentence, None, smooth.GAMMA3, left_out))
     return {"words": words, "sentence": sentence}

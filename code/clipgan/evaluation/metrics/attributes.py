@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clipgan.data.examples import Example
 from clipgan.data.toy_oracle import attribute_accuracy, chance_accuracy, read_truth
+from clipgan.errors import UserError
 from clipgan.machine import distributed
 
 
@@ -21,10 +22,20 @@ class AttributeScore:
 
     @staticmethod
     def of(data_dir: str | Path, examples: Sequence[Example]) -> AttributeScore | None:
-        """A score for these examples, or None if the data set is not the toy data set."""
+        """A score for these examples, or None if the data set is not the toy data set.
+
+        Raises:
+            UserError: the toy data set's file of attributes is broken, or lacks an example.
+        """
         truth = read_truth(data_dir)
         if truth is None:
             return None
+        unknown = next((example.key for example in examples if example.key not in truth), None)
+        if unknown is not None:
+            raise UserError(
+                f"{data_dir}/attributes.json does not know the image {unknown}: draw the toy data set again with "
+                "tools/make_toy_data.py, or remove the file from data of your own"
+            )
         return AttributeScore([truth[example.key] for example in examples])
 
     def add(self, name: str, images: Tensor, examples: Iterable[int]) -> None:

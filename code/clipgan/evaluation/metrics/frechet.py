@@ -111,10 +111,19 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     from 1e-16 to 1e-8.
 
     Raises:
-        ValueError: different dimensions, or a covariance that is not positive semi-definite.
+        ValueError: different dimensions, a covariance that is not positive semi-definite, or numbers so large that the
+            distance is not finite.
     """
     if a.dims != b.dims:
         raise ValueError(f"the statistics have {a.dims} and {b.dims} dimensions")
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = _distance(a, b)
+    if not np.isfinite(distance):
+        raise ValueError("the distance is not finite: the mean or the covariance holds numbers that are far too large")
+    return max(0.0, distance)  # rounding can make the distance of equal statistics slightly negative
+
+
+def _distance(a: Statistics, b: Statistics) -> float:
     factor_a, factor_b = _factor(a.covariance), _factor(b.covariance)
     if factor_a.shape[1] <= factor_b.shape[1]:
         factor, other = factor_a, b.covariance
@@ -123,12 +132,13 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     root_trace = 0.0
     if factor.shape[1]:
         product = factor.T @ other.astype(np.float64) @ factor  # [rank, rank]
+        if not np.isfinite(product).all():
+            return float("nan")
         eigenvalues = scipy.linalg.eigvalsh(product, driver="evd", overwrite_a=True, check_finite=False)
         root_trace = float(np.sqrt(eigenvalues.clip(min=0)).sum())
     difference = a.mean.astype(np.float64) - b.mean
     traces = np.trace(a.covariance, dtype=np.float64) + np.trace(b.covariance, dtype=np.float64)
-    # Rounding can make the distance of equal statistics slightly negative.
-    return max(0.0, float(difference @ difference + traces - 2 * root_trace))
+    return float(difference @ difference + traces - 2 * root_trace)
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:

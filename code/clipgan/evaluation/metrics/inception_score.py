@@ -28,7 +28,7 @@ def inception_score(probabilities: np.ndarray, splits: int = 10, *, shuffle_seed
 
     Raises:
         UserError: fewer images than splits.
-        ValueError: the rows are not probabilities.
+        ValueError: the rows are not probabilities, or the score is not finite.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if probabilities.ndim != 2:
@@ -45,7 +45,10 @@ def inception_score(probabilities: np.ndarray, splits: int = 10, *, shuffle_seed
     if shuffle_seed is not None:
         probabilities = np.random.default_rng(shuffle_seed).permutation(probabilities)
     scores = [_score(part) for part in np.array_split(probabilities, splits)]
-    return InceptionScore(float(np.mean(scores)), float(np.std(scores)))
+    score = InceptionScore(float(np.mean(scores)), float(np.std(scores)))
+    if not np.isfinite(score).all():
+        raise ValueError(f"the Inception Score is not finite: {score.mean:g} ± {score.std:g}")
+    return score
 
 
 def _score(probabilities: np.ndarray) -> float:
