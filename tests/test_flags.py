@@ -7,6 +7,7 @@ import pytest
 from clipgan.config import Config, save_config
 from clipgan.errors import UserError
 from clipgan.flags import add_common_flags, add_training_flags, config_from_flags, run_script, training_config
+from clipgan.machine import distributed
 from clipgan.runs.folder import RunFolder
 
 
@@ -73,10 +74,11 @@ def test_numbers_of_the_scores_are_bounded(script, flag, least, most):
             script("inception_score.py").main(["--path", "nowhere", f"{flag}={value}"])
 
 
-@pytest.mark.parametrize("processes", ["1", "1000"])
-def test_the_line_of_an_error_has_at_most_500_characters(capsys, monkeypatch, processes):
+@pytest.mark.parametrize(("processes", "rank"), [("1", "0"), ("2000", "1234")])
+def test_the_line_of_an_error_has_at_most_500_characters(capsys, monkeypatch, processes, rank):
     monkeypatch.setenv("WORLD_SIZE", processes)
-    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(distributed, "initialised", lambda: True)
 
     def main():
         raise UserError("x" * 10_000 + "\n" + "y" * 10_000)
@@ -85,7 +87,7 @@ def test_the_line_of_an_error_has_at_most_500_characters(capsys, monkeypatch, pr
         run_script(main)
     line = capsys.readouterr().err
     assert len(line) <= 501 and line.count("\n") == 1
-    assert line.startswith("error: " if processes == "1" else "error (process 0): ") and line.endswith("y\n")
+    assert line.startswith("error: " if processes == "1" else "error (process 1234): ") and line.endswith("y\n")
 
 
 class Run:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from clipgan.errors import UserError
-from clipgan.runs.curves import EVAL, TRAIN, draw_curves, read_metrics, series
+from clipgan.runs.curves import EVAL, LONGEST_LINE, TRAIN, draw_curves, read_metrics, series
 
 
 def pixels(path):
@@ -96,6 +96,8 @@ def test_broken_lines_are_left_out_and_the_others_stay(tmp_path):
     for number, broken in enumerate(BROKEN):
         path.write_bytes(GOOD + b"\n" + broken + b"\r\n" + GOOD)
         assert read_metrics(path) == [LINES[0]] * 2, number
+    path.write_bytes(b"x" * LONGEST_LINE + GOOD + b"\n" + GOOD)  # the rest of a line that is too long
+    assert read_metrics(path) == [LINES[0]]
     path.write_bytes(b"\n".join(BROKEN))
     assert not draw_curves(path, tmp_path / "curves.png")
 

@@ -4,7 +4,7 @@ The file, ``<folder>/<dataset>_<S>px_<digest>.images``, is read from its end:
 
     pixels      uint8, the RGB rows of each image; images differ in size and are in no particular order
     records     int64 [N, 5]: offset, height and width of each image, size and mtime_ns of its source
-    provenance  JSON: whatever else the pixels depend on
+    provenance  JSON: whatever else the pixels depend on, and the hash of the records
     trailer     N, the JSON's length, the magic number
 
 It is written under a temporary name in the same folder and renamed when it is complete. So no process reads an
@@ -36,14 +36,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from clipgan.data.examples import Example
+from clipgan.data.image_file import READING
 from clipgan.data.images import load_shrunk
-from clipgan.errors import UserError
+from clipgan.errors import UserError, one_line
+from clipgan.files.gate import MEGABYTE, parse_json, require_file
 from clipgan.machine.distributed import is_main
 
-_FORMAT = 1
+_FORMAT = 2
 _MAGIC = b"clipgan\n"
 _TRAILER = struct.Struct("<QQ8s")
 _RECORD = 5  # numbers of a record
+_LONGEST_SIDE = 10**6  # pixels; so that sizes in bytes stay far below what int64 holds
+_UNREADABLE = (OSError, ValueError, UserError, RecursionError, MemoryError)  # what _read raises
 _SAMPLE = 32  # images from which the space for all of them is estimated
 _ABANDONED = 3600  # seconds without a write after which an unfinished file counts as left by a killed process
 
@@ -129,7 +133,7 @@ class ImageCache:
         return self.__dict__ | {"_content": None}
 
     def _open(self) -> _Content:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(*_UNREADABLE):
             content = _read(self.path)
             if content.provenance == self._provenance:
                 return content
@@ -141,9 +145,10 @@ def _describe(examples: Sequence[Example], preparation: Preparation) -> dict[str
     digest = hashlib.sha256()
     for example in examples:
         box = example.box if preparation.box_crop else None
-        digest.update(f"{os.path.abspath(example.image)} {box}\n".encode(errors="surrogateescape"))
+        digest.update(f"{os.path.abspath(example.image)} {box}\n".encode(errors="backslashreplace"))
     return {
         "format": _FORMAT,
+        "reading": READING,
         **asdict(preparation),
         "pillow": PIL.__version__,  # its decoders and its resampling decide the pixels
         "images": len(examples),
@@ -155,8 +160,8 @@ def _find_fault(path: Path, provenance: dict[str, Any], examples: Sequence[Examp
     """Why the existing file cannot be used; an empty string if it can."""
     try:
         content = _read(path)
-    except (OSError, ValueError) as error:
-        return f"not a whole image cache ({error})"
+    except _UNREADABLE as error:
+        return one_line(f"not a whole image cache ({str(error).removeprefix(f'{path}: ')})")
     if content.provenance != provenance:
         return "made from other images or in another way"
     stamps = np.array([_stamp(example.image) for example in examples])  # [N, 2]
@@ -171,26 +176,45 @@ def _stamp(source: Path) -> tuple[int, int]:
     """Size in bytes and modification time in ns of a file; (−1, −1) if it does not exist."""
     try:
         status = source.stat()
-    except OSError:
+    except (OSError, ValueError):  # no file system takes the name
         return -1, -1
     return status.st_size, status.st_mtime_ns
 
 
 def _read(path: Path) -> _Content:
-    """Map the file; raises ``OSError`` or ``ValueError`` if it cannot be read or is incomplete."""
+    """Map the file; raises one of ``_UNREADABLE`` if it cannot be read, is incomplete or contradicts itself."""
+    require_file(path)
     content = np.asarray(np.memmap(path, np.uint8, "r"))
     if len(content) < _TRAILER.size:
         raise ValueError("it is too short")
     count, length, magic = _TRAILER.unpack(content[-_TRAILER.size :].tobytes())
     described = len(content) - _TRAILER.size - length
     pixels = described - count * _RECORD * 8
-    if magic != _MAGIC or pixels < 0:
+    if magic != _MAGIC or pixels < 0 or length > MEGABYTE:
         raise ValueError("its end is missing")
-    provenance = json.loads(content[described : described + length].tobytes())
-    records = np.frombuffer(content[pixels:described].tobytes(), "<i8").reshape(count, _RECORD)
-    if records[:, 1:3].prod(1).sum() * 3 != pixels:
-        raise ValueError("its beginning is missing")
+    provenance = parse_json(content[described : described + length].tobytes().decode())
+    table = content[pixels:described].tobytes()
+    records = np.frombuffer(table, "<i8").reshape(count, _RECORD)
+    if not isinstance(provenance, dict) or provenance.pop("records", None) != _hash(table):
+        raise ValueError("its records are damaged")
+    if provenance.get("images") != count or not _records_fit(records, provenance.get("size"), pixels):
+        raise ValueError("its beginning is missing, or its records contradict it")
     return _Content(provenance, records, content[:pixels])
+
+
+def _hash(table: bytes) -> str:
+    return hashlib.sha256(table).hexdigest()
+
+
+def _records_fit(records: np.ndarray, size: Any, pixels: int) -> bool:
+    """Whether the images are large enough to crop, and lie one behind the other in so many bytes, in any order."""
+    sides = records[:, 1:3]
+    if type(size) is not int or not len(records) or sides.min() < max(1, size) or sides.max() > _LONGEST_SIDE:
+        return False
+    order = records[:, 0].argsort()
+    starts = records[order, 0]
+    ends = np.append(starts[1:], pixels)
+    return bool(starts[0] == 0 and (ends - starts == 3 * sides[order].prod(1)).all())
 
 
 def _build(
@@ -204,14 +228,15 @@ def _build(
         _require_space(path.parent, examples, preparation)
         with unfinished.open("xb") as file:
             records = _write_images(file, examples, preparation, threads)
-            description = json.dumps(provenance).encode()
-            file.write(records.tobytes() + description + _TRAILER.pack(len(examples), len(description), _MAGIC))
+            table = records.tobytes()
+            description = json.dumps(provenance | {"records": _hash(table)}).encode()
+            file.write(table + description + _TRAILER.pack(len(examples), len(description), _MAGIC))
             file.flush()
             os.fsync(file.fileno())  # without this, a power cut could leave the final name without the pixels
         os.replace(unfinished, path)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); mend that, choose another OUTPUT_DIR, "
+            f"{path}: cannot be written ({error.strerror or error}); mend that, choose another OUTPUT_DIR, "
             "or set DATA.CACHE to False"
         ) from None
     finally:

@@ -155,7 +155,8 @@ class TextImageDataset(Dataset):
         """The item (epoch, index).
 
         Raises:
-            UserError: its image is missing or unreadable, its box lies outside the image, or a caption has no words.
+            UserError: its image is missing or unreadable, its box lies outside the image, or a caption has no words;
+                the message names the image.
         """
         epoch, index = address
         example = self.examples[index]
@@ -172,7 +173,11 @@ class TextImageDataset(Dataset):
             first, second = rng.choice(count, 2, replace=False)
         captions = (example.captions[first], example.captions[second])
         pixels = pixel_pyramid(largest, self._sizes)
-        return Item(pixels, self._tokens_of(captions), example.class_id, index, captions, example.key)
+        try:
+            tokens = self._tokens_of(captions)
+        except UserError as error:
+            raise UserError(f"image {example.key}: {error}") from None
+        return Item(pixels, tokens, example.class_id, index, captions, example.key)
 
     def __getitems__(self, addresses: list[tuple[int, int]]) -> list[Item] | UserError:
         """The items of a batch, or a ``UserError``: if a worker raised it, the loader would add a traceback to it."""
@@ -180,6 +185,10 @@ class TextImageDataset(Dataset):
             return [self[address] for address in addresses]
         except UserError as error:
             return error
+        except MemoryError:
+            return UserError(
+                "a process that prepares images ran out of memory: set WORKERS or TRAIN.BATCH_SIZE lower, or close others"
+            )
 
     def _tokens_of(self, captions: tuple[str, str]) -> Tensor:
         """int64 [2, L]. Training uses each caption many times, so it keeps the tokens."""

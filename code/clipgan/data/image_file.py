@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,8 @@ def _decode(file: _Source) -> tuple[Image.Image, int]:
                 f"million are read, and {_LONGEST_SIDE} in a row: make it smaller first"
             )
         _bound_the_work(file, image)
+        if image.tile and image.tile[0][0] == "ppm":
+            return _read_ppm(file, image), 1
         rawmode = image.tile[0][3] if image.tile else None
         # A TIFF is turned while it is loaded, and then its tag is gone; a PNG's EXIF may lie behind its pixels.
         orientation = _orientation(image) if image.format == "TIFF" else 1
@@ -174,6 +177,21 @@ def _count(file: _Source, pattern: bytes) -> int:
         before = block[len(block) + 1 - len(pattern) :]
     file.seek(place)
     return count
+
+
+def _read_ppm(file: _Source, image: Image.Image) -> Image.Image:
+    """The pixels of a binary PPM with an unusual white, which Pillow would read one by one in Python."""
+    _, _, offset, (mode, white) = image.tile[0]
+    shape = (image.height, image.width, 3) if mode == "RGB" else (image.height, image.width)
+    kind = np.dtype(np.uint8 if white < 256 else ">u2")
+    size = math.prod(shape) * kind.itemsize
+    file.allow(size)
+    file.seek(offset)
+    content = file.read(size)
+    if len(content) < size:
+        raise UserError("not a readable image (image file is truncated)")
+    levels = np.rint(np.arange(65536) / white * 255).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(levels[np.frombuffer(content, kind).reshape(shape)]).convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

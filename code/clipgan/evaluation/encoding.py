@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -14,7 +15,7 @@ from clipgan.config import Config
 from clipgan.data.caption_ids import caption_ids
 from clipgan.data.dataset import TextImageDataset, make_loader
 from clipgan.data.examples import Example
-from clipgan.data.images import load_image, prepare_image
+from clipgan.data.images import crop_and_flip, from_uint8, load_shrunk
 from clipgan.machine import distributed
 from clipgan.networks.clip_encoder import ClipEncoder
 
@@ -89,7 +90,9 @@ def evaluation_loader(
 def evaluation_image(example: Example, config: Config) -> Tensor:
     """The largest image [3, S, S] of one example, prepared as :func:`evaluation_loader` does."""
     box = example.box if config.DATA.BOX_CROP else None
-    return prepare_image(load_image(example.image), box, [config.image_size], crop_scale=config.DATA.CROP_SCALE)[-1]
+    size = config.image_size
+    shrunk = load_shrunk(example.image, box, size, config.DATA.CROP_SCALE)
+    return from_uint8(crop_and_flip(np.asarray(shrunk), size, None, flip=False))
 
 
 def evaluation_images(examples: Sequence[Example], config: Config) -> Tensor:

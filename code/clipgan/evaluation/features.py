@@ -19,6 +19,7 @@ from tqdm import tqdm
 from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.data.from_config import read_split
+from clipgan.data.image_file import READING
 from clipgan.data.images import from_uint8, load_image, to_pixels
 from clipgan.data.shared_memory import fit_workers
 from clipgan.errors import UserError
@@ -183,6 +184,7 @@ class Split:
             "image_size": self.config.image_size,
             "box_crop": self.config.DATA.BOX_CROP,
             "crop_scale": self.config.DATA.CROP_SCALE,
+            "reading": READING,
             "files": self._digest(),
         }
 
@@ -206,6 +208,7 @@ _SETTING = {
     "crop_scale": "DATA.CROP_SCALE",
     "images": "the number of images in DATA_DIR",
     "files": "the content of DATA_DIR",
+    "reading": "how image files become pixels",
     "dims": "--dims",
     "weights": "--weights",
 }

@@ -71,7 +71,8 @@ class RunFolder:
     def newest(config: Config) -> RunFolder | None:
         """The run of this config's name with the newest training state, also if moved aside; None without one."""
         root = RunFolder.of(config).root
-        runs = [run for run in map(RunFolder, (root, *root.parent.glob(f"{glob.escape(root.name)}_until_*"))) if run.state_files]
+        aside = root.parent.glob(f"{glob.escape(root.name)}_until_*")
+        runs = [run for run in map(RunFolder, (root, *aside)) if run.state_files]
         return max(runs, key=lambda run: run.state_files[-1].stat().st_mtime, default=None)
 
     @staticmethod

@@ -207,7 +207,6 @@ def train_gan(
     position = state.resume() if resume else Position()
     progress.start(position.step)
     report = EpochReport(config, networks, average, folder, progress, measure, draw)
-
     with StopSignals() as stop, state, progress:
         while position.step < total or position.batch:
             networks.generator.train()
@@ -241,17 +240,15 @@ def train_gan(
 
                 # 4. Update the generator
                 networks.discriminators.requires_grad_(False).eval()  # no gradients, no further power iterations
+                of_batch = text, batch.class_ids, config, batch.caption_ids
                 with precision.autocast():
-                    losses = generator_losses(
-                        out, networks.discriminators, frozen, text, batch.class_ids, config, batch.caption_ids
-                    )
+                    losses = generator_losses(out, networks.discriminators, frozen, *of_batch)
                 generator.update(losses["loss_g"])
 
                 # 5. Update the average
                 position.count_step()
                 made = guard.end(position.step)
                 average.update(networks.generator, made)
-
                 losses = {**losses, "loss_d": sum(losses_d.values()), **losses_d, "skipped": 1 - made}
                 progress.step(position.step, position.epoch + 1, losses, shown=SHOWN)
                 state.after_step(position, stop, last=position.step >= total)
