@@ -37,9 +37,8 @@ class Progress:
         self._every = every
         self._started = time.monotonic()
         self._pending: list[dict[str, torch.Tensor | float]] = []  # the numbers of the steps since the last line
-        self._total = total_steps
-        silent = not distributed.is_main()
-        self._bar = tqdm(total=total_steps, desc=name, unit="step", dynamic_ncols=True, disable=silent)
+        self._name, self._total = name, total_steps
+        self._bar: tqdm | None = None
 
     def state_dict(self) -> dict:
         """What a resumed run goes on with: the numbers since the last line, the time so far, the length of the file."""
@@ -76,9 +75,10 @@ class Progress:
             raise write_failure(error, self._path) from None
 
     def start(self, step: int) -> None:
-        """Let the bar begin at a step, which does not count for its rate."""
-        self._bar.initial = self._bar.n = self._bar.last_print_n = step
-        self._bar.unpause()
+        """Show the bar, from a step on, which does not count for its rate."""
+        silent = not distributed.is_main()
+        options = {"unit": "step", "dynamic_ncols": True, "disable": silent}
+        self._bar = tqdm(total=self._total, initial=step, desc=self._name, **options)
 
     def step(self, step: int, epoch: int, numbers: dict[str, torch.Tensor | float], shown: tuple[str, ...]) -> None:
         """Count one optimizer step.
@@ -90,6 +90,8 @@ class Progress:
         if self._pending and self._pending[0].keys() != numbers.keys():  # of a run that was resumed with another loss
             self._pending = []
         self._pending.append(numbers)
+        if self._bar is None:
+            self.start(step - 1)
         self._bar.update()
         if step % self._every == 0 or step == self._total:
             steps, self._pending = read_numbers(self._pending), []
@@ -121,7 +123,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         if distributed.is_main():
-            self._bar.write(text)
+            tqdm.write(text)
 
     def __enter__(self) -> Progress:
         return self
@@ -131,7 +133,8 @@ class Progress:
 
     def close(self) -> None:
         """End the bar, so that what is printed next has a line of its own."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 def read_numbers(steps: list[dict[str, torch.Tensor | float]]) -> list[dict[str, float]]:
