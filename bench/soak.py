@@ -81,8 +81,15 @@ def last_step(run: RunFolder) -> int:
     return int(run.state_files[-1].stem.rpartition("_")[2]) if run.state_files else 0
 
 
-def disturb(kind: str, config: Path, folder: Path, log: Path, rng: random.Random) -> str:
-    """Start the run, provoke one end, and check it; returns what the run said last, or "finished"."""
+def wait(process: subprocess.Popen, run: RunFolder, target: int) -> None:
+    """Until the process has ended, or has saved a state of step ``target``; at most ten minutes."""
+    began = time.monotonic()
+    while process.poll() is None and last_step(run) < target and time.monotonic() - began < 600:
+        time.sleep(0.2)
+
+
+def disturb(kind: str, config: Path, folder: Path, log: Path, rng: random.Random, target: int) -> str:
+    """Start the run, provoke one end when it has come to a step, and check it; returns what it said last."""
     output = folder / "disturbed"
     run = RunFolder(output / "birds_run")
     image = rng.choice(sorted((folder / "data" / "CUB_200_2011" / "images").rglob("*train*.jpg")))
@@ -93,10 +100,12 @@ def disturb(kind: str, config: Path, folder: Path, log: Path, rng: random.Random
         content = run.state_files[-1].read_bytes()
         run.state_files[-1].write_bytes(content[: len(content) // 2])
     process = start(config, output, log, 50_000 if kind == "disk full" else None)
-    patience = rng.uniform(0.5, 3) if kind == "killed at once" else rng.uniform(10, 25)
-    try:
-        process.wait(timeout=patience)
-    except subprocess.TimeoutExpired:
+    if kind == "killed at once":
+        time.sleep(rng.uniform(0.5, 8))
+    else:
+        wait(process, run, target)
+        time.sleep(rng.uniform(0, 1))  # anywhere within a step, or while the next state is written
+    if process.poll() is None:
         if kind in ("killed", "killed at once", "state cut"):
             os.killpg(process.pid, signal.SIGKILL)
         elif kind == "stopped":
@@ -158,7 +167,8 @@ def main() -> None:
         rng.shuffle(kinds)
         run = RunFolder(folder / "disturbed" / "birds_run")
         for number, kind in enumerate(kinds, start=1):
-            said = disturb(kind, config, folder, folder / "disturbed.log", rng)
+            target = args.steps * number // (len(kinds) + 1)
+            said = disturb(kind, config, folder, folder / "disturbed.log", rng, target)
             print(f"{time.monotonic() - began:6.0f} s  {number:3}  {kind:15} state of step {last_step(run):6}  {said}")
             sys.stdout.flush()
             if said == "finished":

@@ -35,9 +35,11 @@ from clipgan.machine.device import prepare_training
 from clipgan.machine.door import speed_up
 from clipgan.machine.precision import Precision
 from clipgan.networks.clip_encoder import ClipEncoder, build_encoder
+from clipgan.runs.folder import RunFolder
 from clipgan.training.damsm_loop import compare, encode, trained_weights
 from clipgan.training.gan_loop import FrozenEncoder, generator_losses, wrong_pairs_of
 from clipgan.training.gan_networks import GanNetworks
+from clipgan.training.guard import Guard
 from clipgan.training.trained_network import TrainedNetwork
 
 DONE = "done"  # what a contestant says after each step
@@ -166,7 +168,9 @@ class GanStep(baseline.Step):
         train.COMPILE, train.GENERATOR_LR, train.DISCRIMINATOR_LR = compiled, 0.0, 0.0
         self.precision = Precision(precision, device)
         prepare_training(device)
-        self.generator, self.discriminators, self.average = networks.prepare(self.config, device, self.precision)
+        self.guard = Guard(device, RunFolder(Path()), "")
+        prepared = networks.prepare(self.config, device, self.precision, self.guard)
+        self.generator, self.discriminators, self.average = prepared
         self.frozen = FrozenEncoder(encoder.freeze(), self.config, self.precision)
         for network in (self.generator, *self.discriminators):
             self._record(network)
@@ -184,6 +188,7 @@ class GanStep(baseline.Step):
 
     def __call__(self, batch) -> dict[str, Tensor]:
         gan, count = self.config.GAN, len(batch.class_ids)
+        self.guard.begin(self.networks.generator)
         with torch.no_grad(), self.precision.autocast():
             text = self.frozen.encode_text(torch.cat(batch.tokens))
         noise = torch.randn(count, gan.Z_DIM, device=self.device).repeat(2, 1)
@@ -192,12 +197,12 @@ class GanStep(baseline.Step):
             out = self.generator(noise, condition_noise, text.sentence, text.words, text.word_mask)
 
         self.networks.discriminators.requires_grad_(True).train(self.power_iterations)
-        wrong_sentences, wrong_pairs = wrong_pairs_of(text.sentence)
+        wrong_sentences, *wrong_pairs = wrong_pairs_of(text.sentence, batch.caption_ids)
         loss_d = torch.zeros((), device=self.device)
         for i, discriminator in enumerate(self.discriminators):
             views = out.images[i].detach().chunk(2), text.sentence.chunk(2), wrong_sentences
             with self.precision.autocast():
-                loss = discriminator_loss(discriminator, batch.images[i], *views, wrong_pairs)
+                loss = discriminator_loss(discriminator, batch.images[i], *views, *wrong_pairs)
             discriminator.update(loss)
             loss_d += loss.detach()
 
@@ -207,7 +212,7 @@ class GanStep(baseline.Step):
                 out, self.networks.discriminators, self.frozen, text, batch.class_ids, self.config
             )
         self.generator.update(losses["loss_g"])
-        self.average.update(self.networks.generator)
+        self.average.update(self.networks.generator, self.guard.end(step=1))
         return {"loss_d": loss_d, "loss_g": losses["loss_g"].detach()}
 
 

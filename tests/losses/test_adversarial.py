@@ -70,6 +70,17 @@ def test_wrong_pairs_are_real_images_with_the_next_image_s_sentence():
     assert sorted(table.pairs) == sorted(first_view + second_view)
 
 
+def test_a_wrong_pair_whose_captions_are_equal_costs_nothing():
+    table = Table()
+    right = [torch.tensor([True, False]), torch.tensor([False, False])]
+    loss = discriminator_loss(table, REAL, list(FAKES), list(SENTENCES), not_wrong=right)
+    whole = discriminator_loss(table, REAL, list(FAKES), list(SENTENCES))
+    left_out = F.softplus(table.logits_c[0][1]) / 2 / 3  # image 0 with sentence 1, one of two pairs
+    assert (whole - loss).item() == pytest.approx(left_out.item(), rel=1e-4)
+    none = [torch.tensor([False, False])] * 2
+    assert torch.equal(discriminator_loss(table, REAL, list(FAKES), list(SENTENCES), not_wrong=none), whole)
+
+
 def test_all_images_of_all_views_go_through_the_discriminator_in_one_pass():
     table = Table()
     discriminator_loss(table, REAL, list(FAKES), list(SENTENCES))

@@ -59,10 +59,10 @@ def test_a_gan_step_s_forward_half(precision, tiny_clip_config):
     noise, condition_noise = torch.randn(2 * BATCH, 10), torch.randn(2 * BATCH, 8)
     with precision.autocast():
         out = generator(noise, condition_noise, text.sentence, text.words, text.word_mask)
-        wrong_sentences, wrong_pairs = wrong_pairs_of(text.sentence)
+        wrong_sentences, *wrong_pairs = wrong_pairs_of(text.sentence, batch.caption_ids)
         views = text.sentence.chunk(2), wrong_sentences
         for discriminator, real, fake in zip(discriminators, batch.images, out.images, strict=True):
-            loss = discriminator_loss(discriminator, real, fake.detach().chunk(2), *views, wrong_pairs)
+            loss = discriminator_loss(discriminator, real, fake.detach().chunk(2), *views, *wrong_pairs)
             assert loss.device.type == "cuda" and loss.dtype == torch.float32
         ids = batch.class_ids, config, batch.caption_ids
         losses = generator_losses(out, discriminators, frozen, text, *ids)

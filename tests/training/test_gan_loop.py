@@ -111,3 +111,11 @@ def test_networks_that_do_not_fit_into_the_memory_are_refused_before_they_are_ma
     with pytest.raises(UserError, match=r"would need \d+ GB, and this machine has \d+: lower GAN\.GF_DIM"):
         GanNetworks.build(config, encoder)
     assert torch.equal(state, torch.get_rng_state())  # measuring draws no random number
+
+
+def test_a_wrong_sentence_equal_to_one_of_the_image_s_captions_is_not_wrong():
+    ids = torch.tensor([[1, 2], [2, 3], [4, 5], [6, 4]])
+    sentences, pairs, not_wrong = gan_loop.wrong_pairs_of(torch.randn(8, 3), ids)
+    assert [len(view) for view in sentences] == [3, 3] and pairs == 3
+    assert [view.tolist() for view in not_wrong] == [[True, False, False], [False, False, True]]
+    assert gan_loop.wrong_pairs_of(torch.randn(8, 3))[2] is None

@@ -14,6 +14,7 @@ def discriminator_loss(
     sentences: list[Tensor],
     wrong_sentences: list[Tensor] | None = None,
     wrong_pairs: float | None = None,
+    not_wrong: list[Tensor] | None = None,
 ) -> Tensor:
     """The discriminator's loss, summed over the views (one caption each) of the same real images.
 
@@ -34,6 +35,8 @@ def discriminator_loss(
             takes each image's next sentence.
         wrong_pairs: divides the sum over the wrong pairs. None: their number. The shares of a batch have different
             numbers of them, and divide by the mean one, so that the mean of their losses is the whole batch's.
+        not_wrong: for each view, which of the wrong pairs are right ones, bool [B or B - 1]: their captions are equal.
+            They cost nothing. None: none of them.
 
     Returns:
         A scalar, float32.
@@ -58,8 +61,10 @@ def discriminator_loss(
 
     real_u, *fakes_u = image_logits.split(batch)  # [B] each
     loss = real_u.new_zeros((), dtype=torch.float32)
-    for fake_u, logits in zip(fakes_u, pair_logits.split(2 * batch + wrong), strict=True):
+    for view, (fake_u, logits) in enumerate(zip(fakes_u, pair_logits.split(2 * batch + wrong), strict=True)):
         real_c, fake_c, wrong_c = logits.split([batch, batch, wrong])
+        if not_wrong is not None:
+            wrong_c = wrong_c.masked_fill(not_wrong[view], torch.finfo(wrong_c.dtype).min)
         loss = loss + (_called_real(real_u) + _called_real(real_c)) / 2
         loss = loss + (_called_fake(fake_u) + _called_fake(fake_c) + _called_fake(wrong_c, wrong_pairs)) / 3
     return loss

@@ -71,20 +71,28 @@ def noise_of_step(config: Config, step: int, device: torch.device) -> tuple[Tens
     return noise, condition_noise
 
 
-def wrong_pairs_of(sentence: Tensor) -> tuple[list[Tensor], float]:
+def wrong_pairs_of(
+    sentence: Tensor, caption_ids: Tensor | None = None
+) -> tuple[list[Tensor], float, list[Tensor] | None]:
     """The wrong sentence for each image, by the order of the whole batch: the next one's, none for the last image.
 
     Args:
         sentence: [2b, E] of both views.
+        caption_ids: int64 [b, 2], equal for equal captions; None: captions are not compared.
 
     Returns:
-        For each view the sentences [b, E] for this process's images (b − 1 in the last process), and how many wrong
-        pairs there are in the whole batch for each process.
+        For each view the sentences [b, E] for this process's images (b − 1 in the last process); how many wrong
+        pairs there are in the whole batch for each process; and for each view which of these pairs are not wrong
+        after all, because the image has an equal caption, bool [b] (or [b − 1]).
     """
-    views = _gather_views(sentence)
-    count = len(sentence) // 2
+    views, count = _gather_views(sentence), len(sentence) // 2                       # [B, E] each
     first = distributed.rank() * count + 1
-    return [view[first : first + count] for view in views], (len(views[0]) - 1) / distributed.world_size()
+    sentences, not_wrong = [view[first : first + count] for view in views], None
+    if caption_ids is not None:
+        wrong = distributed.gather(caption_ids)[first : first + count]               # [b, 2]
+        equal = wrong.unsqueeze(2) == caption_ids[: len(wrong)].unsqueeze(1)         # [b, view, own caption]
+        not_wrong = list(equal.any(dim=2).unbind(dim=1))
+    return sentences, (len(views[0]) - 1) / distributed.world_size(), not_wrong
 
 
 def guidance_losses(
@@ -228,13 +236,13 @@ def train_gan(
 
                 # 3. Update each discriminator on both views
                 networks.discriminators.requires_grad_(True).train()
-                wrong_sentences, wrong_pairs = wrong_pairs_of(text.sentence)
+                wrong_sentences, *wrong_pairs = wrong_pairs_of(text.sentence, batch.caption_ids)
                 losses_d = {}
                 for i, discriminator in enumerate(discriminators):
                     fakes = out.images[i].detach().chunk(2)
                     views = fakes, text.sentence.chunk(2), wrong_sentences
                     with precision.autocast():
-                        loss = discriminator_loss(discriminator, batch.images[i], *views, wrong_pairs)
+                        loss = discriminator_loss(discriminator, batch.images[i], *views, *wrong_pairs)
                     discriminator.update(loss)
                     losses_d[f"loss_d{i}"] = loss.detach()
 
