@@ -148,7 +148,8 @@ def made_up_batch(encoder: ClipEncoder, sizes: Sequence[int], count: int, device
     tokens = tuple(_padded(rows, max(one.shape[1] for one in tokens)).to(device) for rows in tokens)
     class_ids = torch.arange(count).to(device)
     class_ids[2:3] = 0
-    return SimpleNamespace(images=images, tokens=tokens, class_ids=class_ids)
+    caption_ids = torch.arange(2 * len(class_ids), device=class_ids.device).view(-1, 2)  # no two are equal
+    return SimpleNamespace(images=images, tokens=tokens, class_ids=class_ids, caption_ids=caption_ids)
 
 
 class GanStep(baseline.Step):
@@ -208,9 +209,8 @@ class GanStep(baseline.Step):
 
         self.networks.discriminators.requires_grad_(False).eval()
         with self.precision.autocast():
-            losses = generator_losses(
-                out, self.networks.discriminators, self.frozen, text, batch.class_ids, self.config
-            )
+            of_batch = text, batch.class_ids, self.config, batch.caption_ids
+            losses = generator_losses(out, self.networks.discriminators, self.frozen, *of_batch)
         self.generator.update(losses["loss_g"])
         self.average.update(self.networks.generator, self.guard.end(step=1))
         return {"loss_d": loss_d, "loss_g": losses["loss_g"].detach()}
@@ -237,7 +237,7 @@ class PretrainStep(baseline.Step):
     def __call__(self, batch) -> dict[str, Tensor]:
         with self.precision.autocast():
             features = encode(self.encoder, batch.images[-1], torch.stack(batch.tokens, dim=1))
-            loss = compare(features, batch.class_ids, self.config)["loss"]
+            loss = compare(features, batch.class_ids, self.config, batch.caption_ids)["loss"]
         self.update(self.optimizer, loss, self.config.TRAIN.RNN_GRAD_CLIP)
         return {"loss": loss.detach()}
 

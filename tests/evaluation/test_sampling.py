@@ -11,17 +11,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipgan.config import Config, save_config
+from clipgan.config import Config, load_config, save_config
+from clipgan.data.from_config import read_split
 from clipgan.data.toy import draw_toy_dataset
 from clipgan.errors import UserError
 from clipgan.evaluation import sampling
 from clipgan.evaluation.features import list_images
 from clipgan.evaluation.metrics.attributes import AttributeScore
+from clipgan.evaluation.monitor import Monitor
+from clipgan.evaluation.retrieval import Validation
 from clipgan.evaluation.unfinished import MARKER
 from clipgan.networks.clip_encoder import build_encoder
 from clipgan.networks.generator import Generator
+from clipgan.runs.folder import RunFolder
 from clipgan.runs.lock import locked
-from clipgan.runs.snapshots import save_encoder, save_generator
+from clipgan.runs.snapshots import load_encoder, save_encoder, save_generator
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
@@ -221,6 +225,28 @@ def test_a_generator_whose_images_are_not_finite_makes_none(project, made, tmp_p
     with pytest.raises(UserError, match="not finite"):
         project.sample("--NET_G", str(broken), "--set", "B_VALIDATION=False")
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_numbers_measured_while_training_are_finite_or_an_error(made, monkeypatch):
+    config = load_config(made / "config.yml", ["EVAL.MEASURE_IMAGES=6"])
+    examples = {split: read_split(config, split) for split in ("train", "test")}
+    encoder, cpu = load_encoder(made / "encoder.pth").freeze(), torch.device("cpu")
+    generator = Generator(**config.generator_arguments(16, 24)).eval()
+    monitor = Monitor(examples, encoder, config, cpu)
+    assert 0 <= monitor(generator, 1)["test_r_precision"] <= 1
+    validation = Validation(examples["test"], config, cpu, RunFolder(made / "run"))
+    monkeypatch.setattr(Validation, "_draw", lambda *arguments: None)
+    assert validation(encoder, 1)["words"] > 0
+
+    losses = {"words": torch.tensor(float("nan")), "sentence": torch.tensor(1.0)}
+    monkeypatch.setattr("clipgan.evaluation.retrieval.matching_losses", lambda *arguments, **options: losses)
+    with pytest.raises(UserError, match="validation of the encoder: words is nan"):
+        validation(encoder, 2)
+    with torch.no_grad():
+        next(weight for weight in generator.parameters() if weight.ndim == 2).mul_(1e38)
+    with pytest.raises(UserError, match="the generator makes images that are not finite"):
+        config.TRAIN.FLAG = True
+        monitor(generator, 2)
 
 
 @pytest.mark.parametrize("name", [".", "/"])

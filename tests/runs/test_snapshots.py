@@ -125,3 +125,9 @@ def test_the_format_is_checked(path):
     spoil(path, "format", value="clipgan 99")
     with pytest.raises(UserError, match=r"netG\.pth is no generator checkpoint of this project"):
         checkpoint.load(path, "generator", made_by="main.py")
+
+
+def test_float64_weights_beyond_float32_are_refused(path):
+    spoil(path, "weights", "heads.0.conv.weight", value=torch.full((3, 2, 3, 3), 1e300, dtype=torch.float64))
+    with pytest.raises(UserError, match=r"netG\.pth: heads\.0\.conv\.weight of the network holds NaN or infinities"):
+        load_generator(path, ARCHITECTURE)

@@ -161,7 +161,10 @@ def load_into(build: Callable[[], Network], weights: dict[str, Tensor], path: st
         network = build()
     require_same_shapes(network.state_dict(), weights, path)
     kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
-    network.load_state_dict({name: tensor.to(kinds[name]) for name, tensor in weights.items()}, assign=True)
+    weights = {name: tensor.to(kinds[name]) for name, tensor in weights.items()}
+    with reading(path, "weights within the range of float32"):  # those of float64 may lie beyond
+        require_finite(weights, "the network")
+    network.load_state_dict(weights, assign=True)
     for weight in network.parameters():  # assigned ones take this from the file's tensors
         weight.requires_grad_(True)
     return network
