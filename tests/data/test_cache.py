@@ -1,9 +1,13 @@
 """The image cache gives the same items as the image files, notices changed files, and is never left incomplete."""
 
 import dataclasses
+import errno
+import hashlib
+import json
 import os
 import pickle
 import shutil
+import struct
 import sys
 import threading
 import time
@@ -143,6 +147,119 @@ def test_an_incomplete_cache_file_is_built_again(examples, folder, capsys, keep)
     path.write_bytes(whole[5:])
     build(examples, folder)
     assert "its beginning is missing" in capsys.readouterr().out
+
+
+def forge(whole: bytes, change) -> bytes:
+    """A cache file with other records, provenance or trailer, and with the hash that fits the records."""
+    count, length, magic = struct.unpack("<QQ8s", whole[-24:])
+    end = len(whole) - 24
+    content = {
+        "provenance": json.loads(whole[end - length : end]), "count": count, "length": None, "magic": magic,
+        "records": np.frombuffer(whole[end - length - 40 * count : end - length], "<i8").reshape(count, 5).copy(),
+    }  # fmt: skip
+    pixels = whole[: end - length - 40 * count]
+    change(content)
+    table = content["records"].tobytes()
+    if isinstance(content["provenance"], dict):
+        content["provenance"]["records"] = hashlib.sha256(table).hexdigest()
+    described = content["provenance"]
+    described = described if isinstance(described, bytes) else json.dumps(described).encode()
+    length = len(described) if content["length"] is None else content["length"]
+    return pixels + table + described + struct.pack("<QQ8s", content["count"], length, content["magic"])
+
+
+def set_record(row: int, column: int, value: int):
+    return lambda content: content["records"].__setitem__((row, column), value)
+
+
+def swap_shapes(content):
+    content["records"][:, 1:3] = content["records"][:, 2:0:-1]
+
+
+FORGERIES = {
+    "count": lambda content: content.update(count=2**63),
+    "count too small": lambda content: content.update(count=3),
+    "length": lambda content: content.update(length=2**63 + 5),
+    "magic": lambda content: content.update(magic=b"clipgan!"),
+    "a list": lambda content: content.update(provenance=[1, 2]),
+    "no JSON": lambda content: content.update(provenance=b"{" * 60),
+    "deep JSON": lambda content: content.update(provenance=b"[" * 100_000),
+    "no text": lambda content: content.update(provenance=b"\xff\xfe" * 40),
+    "another size": lambda content: content["provenance"].update(size=39),
+    "negative start": set_record(0, 0, -4),
+    "start beyond the end": set_record(1, 0, 2**62),
+    "overlap": lambda content: content["records"].__setitem__((1, 0), content["records"][0, 0]),
+    "negative height": set_record(2, 1, -38),
+    "huge height": set_record(2, 1, 2**62),
+    "height 0": set_record(3, 1, 0),
+    "image too small to crop": lambda content: content["records"].__setitem__((0, slice(1, 3)), (1, 38 * 57)),
+    "no records": lambda content: content.update(records=content["records"][:0], count=0),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_cache_is_built_again(examples, folder, capsys, name):
+    path = build(examples, folder).path
+    whole = path.read_bytes()
+    assert forge(whole, lambda content: None) == whole
+    path.write_bytes(forge(whole, FORGERIES[name]))
+    reader = ImageCache(path, PREPARATION, build(examples, folder)._provenance)
+    said = capsys.readouterr().out
+    assert "not a whole image cache" in said and said.count("\n") == 1 and len(said) < 600
+    assert path.read_bytes()[-24:] == whole[-24:] and reader[0].shape == build(examples, folder)[0].shape
+    path.write_bytes(forge(whole, FORGERIES[name]))
+    with pytest.raises(UserError, match="removed or damaged since this run began"):
+        ImageCache(path, PREPARATION, reader._provenance)[0]
+
+
+def test_damaged_records_are_noticed_by_their_hash(examples, folder, capsys):
+    path = build(examples, folder).path
+    whole = bytearray(path.read_bytes())
+    length = struct.unpack("<Q", whole[-16:-8])[0]
+    whole[len(whole) - 24 - length - 8] ^= 1  # the last record's time of change
+    path.write_bytes(whole)
+    build(examples, folder)
+    assert "its records are damaged" in capsys.readouterr().out
+
+
+def test_a_pipe_in_the_place_of_the_cache_is_replaced(examples, folder, capsys):
+    path = build(examples, folder).path
+    path.unlink()
+    os.mkfifo(path)
+    cache = build(examples, folder)
+    assert "is a pipe or a device" in capsys.readouterr().out
+    assert same_items(make_dataset(examples, cache), make_dataset(examples))
+
+
+def test_a_cache_of_images_that_were_read_in_another_way_is_not_used(examples, folder, monkeypatch):
+    before = build(examples, folder).path
+    monkeypatch.setattr("clipgan.data.cache.READING", 99)
+    assert build(examples, folder).path != before
+
+
+def test_a_disk_that_is_full_is_a_user_error_and_leaves_no_file(examples, folder, monkeypatch):
+    def full(file, *_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("clipgan.data.cache._write_images", full)
+    with pytest.raises(UserError, match=r"\.images: cannot be written \(No space left on device\)"):
+        build(examples, folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_turned_photo_is_cached_upright_and_cut_to_its_box(examples, folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    source = folder.parent.parent / "turned.png"
+    with Image.open(examples[0].image) as image:
+        image.save(source, exif=exif)
+    turned = [dataclasses.replace(examples[0], image=source, box=(10.0, 10.0, 20.0, 30.0))]
+    cache = build(turned, folder)
+    assert same_items(make_dataset(turned, cache), make_dataset(turned), epochs=4)
+    upright = dataclasses.replace(turned[0], image=examples[0].image)
+    stored = build([upright], folder)[0]
+    difference = cache[0].astype(int) - np.rot90(stored, -1)  # resizing rounds after columns, then after rows
+    assert cache[0].shape == (38, 40, 3) and np.abs(difference).max() <= 1
 
 
 def test_other_settings_and_other_examples_get_files_of_their_own(examples, folder):

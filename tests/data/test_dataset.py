@@ -170,6 +170,36 @@ def test_a_box_outside_its_image_is_reported_with_the_images_path(examples):
         make_dataset(broken)[0, 0]
 
 
+def test_a_caption_without_words_is_reported_with_its_images_key(examples):
+    def strict(captions):
+        raise UserError("the caption '!' has no words")
+
+    for train in (True, False):
+        dataset = TextImageDataset(examples, [16], strict, seed=7, train=train)
+        with pytest.raises(UserError, match=rf"^image {examples[3].key}: the caption '!' has no words$"):
+            list(make_loader(dataset, [[(0, 3)]], 0, CPU))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_out_of_memory_ends_in_one_line(examples, workers, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("clipgan.data.dataset.crop_and_flip", fail)
+    with pytest.raises(UserError, match=r"ran out of memory: set WORKERS") as caught:
+        list(make_loader(make_dataset(examples), EpochBatchSampler(len(examples), 2, seed=1), workers, CPU))
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_file_that_does_not_fit_into_memory_is_named(examples, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("clipgan.data.image_file.Image.open", fail)
+    with pytest.raises(UserError, match=rf"{examples[0].image.name}: does not fit into this machine's memory"):
+        make_dataset(examples)[0, 0]
+
+
 def indices(sampler) -> list[list[int]]:
     return [[index for _, index in batch] for batch in sampler]
 

@@ -8,9 +8,11 @@ from PIL import Image
 from clipgan.data.images import (
     crop_to_box,
     load_image,
+    load_shrunk,
     pixel_pyramid,
     prepare_image,
     pyramid,
+    shrink_to_crop,
     to_pixels,
     to_tensor,
     to_uint8,
@@ -174,3 +176,36 @@ def test_a_broken_image_is_named(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=rf"{name}: not a readable image"):
             load_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (51, 1), (2, 103)])
+def test_an_image_far_too_long_for_its_width_is_refused_with_both_sizes(tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "long.png")
+    with pytest.raises(UserError, match=rf"long\.png: is {size[0]} x {size[1]} pixels .* 50 times the shorter"):
+        load_shrunk(tmp_path / "long.png", None, 256, 76 / 64)
+    with pytest.raises(UserError, match=rf"^is {size[0]} x {size[1]} pixels"):
+        prepare_image(Image.new("RGB", size), None, [256])
+
+
+def test_the_ratio_is_judged_after_the_box_is_cut_out(tmp_path):
+    map_of_places(200, 200).resize((2000, 10)).save(tmp_path / "long.png")
+    assert load_shrunk(tmp_path / "long.png", (100, 0, 10, 10), 16, 1.0).size == (22, 16)  # 14 x 10 of it
+    assert shrink_to_crop(Image.new("RGB", (50, 1)), None, 16, 1.0).size == (800, 16)
+
+
+def test_a_result_of_more_than_64_million_pixels_is_refused():
+    with pytest.raises(UserError, match=r"would become 64000 x 1280.* 64 million"):
+        shrink_to_crop(Image.new("RGB", (50, 1)), None, 1280, 1.0)
+
+
+def test_an_image_of_one_pixel_fills_the_crop(tmp_path):
+    Image.new("RGB", (1, 1), (255, 0, 51)).save(tmp_path / "dot.png")
+    shrunk = load_shrunk(tmp_path / "dot.png", None, 16, 76 / 64)
+    assert shrunk.size == (19, 19) and shrunk.getcolors() == [(361, (255, 0, 51))]
+
+
+def test_a_box_outside_its_image_is_refused_by_the_files_name(tmp_path):
+    map_of_places(30, 20).save(tmp_path / "small.png")
+    with pytest.raises(UserError, match=r"small\.png: the box \[40, 3, 5, 5\] .* which is 30 x 20"):
+        load_image(tmp_path / "small.png", (40, 3, 5, 5))
+    assert corners(load_image(tmp_path / "small.png", (20, 4, 20, 10))) == (15, 0, 29, 19)

@@ -155,8 +155,7 @@ class TextImageDataset(Dataset):
         """The item (epoch, index).
 
         Raises:
-            UserError: its image is missing or unreadable, its box lies outside the image, or a caption has no words;
-                the message names the image.
+            UserError: its image is missing or unreadable, its box lies outside it, or a caption has no words.
         """
         epoch, index = address
         example = self.examples[index]
@@ -186,9 +185,7 @@ class TextImageDataset(Dataset):
         except UserError as error:
             return error
         except MemoryError:
-            return UserError(
-                "a process that prepares images ran out of memory: set WORKERS or TRAIN.BATCH_SIZE lower, or close others"
-            )
+            return UserError("a process that prepares images ran out of memory: set WORKERS or TRAIN.BATCH_SIZE lower")
 
     def _tokens_of(self, captions: tuple[str, str]) -> Tensor:
         """int64 [2, L]. Training uses each caption many times, so it keeps the tokens."""
