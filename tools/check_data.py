@@ -7,18 +7,18 @@ Exit status: 0 if all can be used, 1 if some cannot, 2 if the data set cannot be
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 from clipgan.data.checking import check_split, in_both
 from clipgan.errors import UserError
 from clipgan.flags import add_common_flags, config_from_flags, run_script
+from clipgan.machine.failures import explained
+from clipgan.runs.report import write_json
 
 SHOWN = 20  # lines of a kind on the screen; the JSON holds all
 
@@ -32,15 +32,7 @@ def show(heading: str, lines: Sequence[str]) -> None:
         print(f"  and {len(lines) - SHOWN} more (--output FILE.json writes all)")
 
 
-def write_json(path: str, content: dict[str, Any]) -> None:
-    """Write the report; raises ``UserError`` if that is not possible."""
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"--output {path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
-
-
+@explained
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="config that names the data and the image size")
