@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
 LONGEST = 480  # characters of a message: with "error: " before it, a line stays below 500
-_UNPRINTABLE = re.compile(r"[^\S ]+|[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -25,8 +22,9 @@ class Stopped(Exception):
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """``text`` without line breaks and control characters; what is too long loses its middle."""
-    text = " ".join(_UNPRINTABLE.sub(" ", text[: 4 * longest] + text[4 * longest :][-longest:]).split(" ")).strip()
+    """``text`` without line breaks and invisible characters; what is too long loses its middle."""
+    text = text[: 4 * longest] + text[4 * longest :][-longest:]
+    text = "".join(character if character.isprintable() else " " for character in text).strip()
     if len(text) <= longest:
         return text
     head = longest * 2 // 3

@@ -20,6 +20,7 @@ from clipgan.config import Config, save_config
 from clipgan.data.toy import draw_toy_dataset
 from clipgan.errors import Stopped, UserError
 from clipgan.files.writing import write_text
+from clipgan.machine import failures
 from clipgan.machine.failures import explained
 from clipgan.runs.progress import Progress
 from clipgan.runs.report import write_json
@@ -251,3 +252,22 @@ def test_a_full_disk_ends_a_script_with_one_line_and_status_2(run):
     assert finished.returncode == 2 and "Traceback" not in finished.stderr
     lines = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "cannot be written" in lines[0] and "--resume" in lines[0] and len(lines[0]) <= 500
+
+
+def test_an_error_that_a_signal_handler_raises_meanwhile_is_explained_instead(monkeypatch):
+    explain, told = failures._of_the_system, []
+
+    def interrupted(error):
+        if not told:
+            told.append(error)
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        return explain(error)
+
+    monkeypatch.setattr(failures, "_of_the_system", interrupted)
+
+    @failures.explained
+    def main():
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    with pytest.raises(UserError, match="a process that reads images was killed"):
+        main()

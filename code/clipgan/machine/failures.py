@@ -51,12 +51,25 @@ def explained(main: Callable[P, R]) -> Callable[P, R]:
         try:
             return main(*args, **kwargs)
         except Exception as error:
-            line = explanation(error)
+            line = _without_interruption(error)
             if line is None:
                 raise
             raise UserError(line) from error
 
     return explaining
+
+
+def _without_interruption(error: Exception) -> str | None:
+    """The explanation of ``error``, or of what PyTorch raises meanwhile.
+
+    PyTorch tells of a killed worker from within a signal handler, so its error may come anywhere, here, too.
+    """
+    for _ in range(100):  # one for each worker
+        try:
+            return explanation(error)
+        except RuntimeError as interruption:
+            error = interruption
+    return None
 
 
 def explanation(error: Exception) -> str | None:
