@@ -13,6 +13,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,12 +60,12 @@ def prepare(folder: Path, steps: int) -> Path:
     return folder / "gan.yml"
 
 
-def start(config: Path, output: Path, log: Path, file_limit: int | None = None) -> subprocess.Popen:
+def start(config: Path, output: Path, log: Path, file_limit: int | None = None, *keys: str) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "main.py"), "--cfg", str(config), "--resume", "auto"]
     limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit,) * 2)) if file_limit else None
     with open(log, "wb") as file:
         return subprocess.Popen(
-            [*command, "--set", f"OUTPUT_DIR={output}"], stdout=file, stderr=subprocess.STDOUT, preexec_fn=limit,
+            [*command, "--set", f"OUTPUT_DIR={output}", *keys], stdout=file, stderr=subprocess.STDOUT, preexec_fn=limit,
             start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
@@ -162,7 +163,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = prepare(folder, args.steps)
-        clean = start(config, folder / "clean", folder / "clean.log")
+        shutil.copytree(folder / "data", folder / "whole")  # the images of the other run get broken
+        clean = start(config, folder / "clean", folder / "clean.log", None, f"DATA_DIR={folder / 'whole'}")
         kinds = [DISTURBANCES[number % len(DISTURBANCES)] for number in range(args.disturbances)]
         rng.shuffle(kinds)
         run = RunFolder(folder / "disturbed" / "birds_run")

@@ -64,9 +64,9 @@ MILLION = 10**6 - 100
     ids=range(41),
 )  # fmt: skip
 def test_hostile_and_mistaken_yaml_is_refused_soon_with_its_line(tmp_path, text, expected):
-    began = time.monotonic()
+    began = time.process_time()
     assert expected in refusal(tmp_path, text)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,14 @@ def load(tmp_path):
     def load(content: bytes):
         path = tmp_path / "a.pickle"
         path.write_bytes(content)
-        before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+        before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         try:
             return load_pickle(path)
         except UserError as error:
             assert str(path) in str(error) and str(error).isprintable() and len(str(error)) < 490
             raise
         finally:
-            assert time.monotonic() - began < 5
+            assert time.process_time() - began < 5
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
 
     return load
@@ -220,7 +220,7 @@ def test_a_caption_that_a_small_pickle_names_many_times_is_refused(tmp_path, wor
     caption = [1] * (9000 if len(word) < 190 else 90)
     content = [[caption] * 100_000, [], {1: word}, {}]
     path.write_bytes(pickle.dumps(content, 2))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match=r"captions\.pickle: its captions are much longer"):
         read_caption_pickle(path, "train", 100_000, 1)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5

@@ -72,7 +72,8 @@ def refused(path, match):
 def test_pixels_are_those_that_pillow_reads(tmp_path, name):
     path = tmp_path / name
     PHOTO.save(path, **FORMS[name])
-    assert np.array_equal(np.asarray(load_image(path)), np.asarray(Image.open(path).convert("RGB")))
+    with Image.open(path) as theirs:
+        assert np.array_equal(np.asarray(load_image(path)), np.asarray(theirs.convert("RGB")))
     assert load_image(path.rename(tmp_path / "UPPER.JPG")).mode == "RGB"  # the content says what it is, not the name
 
 
@@ -132,11 +133,11 @@ def test_formats_that_start_other_programs_are_never_opened(tmp_path, monkeypatc
 @pytest.mark.parametrize(("width", "height"), [(20000, 20000), (8001, 8000), (64_000_000, 1), (2**31 - 1, 2**31 - 1)])
 def test_a_bomb_is_refused_by_its_header(tmp_path, width, height):
     path = write(tmp_path / "bomb.png", png(width, height, 1, 0, b"\0" * 100))
-    began = time.monotonic()
+    began = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         refused(path, rf"has {width} x {height} = [\d,]+ million pixels")
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 5
 
 
 SMALL = encode(Image.new("RGB", (8, 8)), "JPEG")
@@ -163,9 +164,9 @@ FORGED = {
 @pytest.mark.parametrize("name", FORGED)
 def test_forged_files_that_would_take_minutes_or_gigabytes_are_refused(tmp_path, name):
     path = write(tmp_path / name, FORGED[name]())
-    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused(path, "save it|Too much memory|make it smaller")
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
 
 

@@ -20,10 +20,10 @@ def read(root, content, **options):
 
 
 def refused(root, content, match, **options):
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match=match) as caught:
         read(root, content, **options)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert str(caught.value).isprintable() and len(str(caught.value)) < 490
 
 

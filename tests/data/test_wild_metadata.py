@@ -217,9 +217,9 @@ def test_what_is_no_file_of_captions_is_refused_by_name(birds, kind):
             file.truncate(10**12)
     else:
         path.write_text("<!DOCTYPE html><p>404")
-    began = time.monotonic()
+    began = time.process_time()
     refused(birds, r"two\.txt: (is|has)")
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_caption_of_more_than_20_000_characters_is_refused_by_line(birds):
