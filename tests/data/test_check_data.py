@@ -1,6 +1,5 @@
 """tools/check_data.py finds every fault of a data set in one call."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -24,11 +23,8 @@ PREPARATION = Preparation(32, 76 / 64, box_crop=True)
 
 
 @pytest.fixture(scope="module")
-def check_data():
-    spec = importlib.util.spec_from_file_location("check_data", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def check_data(script):
+    return script("tools/check_data.py")
 
 
 @pytest.fixture

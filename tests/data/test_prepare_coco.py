@@ -1,5 +1,4 @@
 import errno
-import importlib.util
 import json
 import pickle
 from pathlib import Path
@@ -16,11 +15,8 @@ IDS = {"train": (30, 10), "val": (20,)}
 
 
 @pytest.fixture(scope="module")
-def prepare_coco():
-    spec = importlib.util.spec_from_file_location("prepare_coco", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def prepare_coco(script):
+    return script("tools/prepare_coco.py")
 
 
 @pytest.fixture

@@ -95,5 +95,5 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
 
 def test_weights_that_do_not_fit_are_refused_in_one_line():
     with pytest.raises(UserError, match=r"net\.pth does not fit this architecture") as caught:
-        checkpoint.load_weights(torch.nn.Linear(2, 2), {"weight": torch.zeros(3, 2)}, "net.pth")
+        checkpoint.load_into(lambda: torch.nn.Linear(2, 2), {"weight": torch.zeros(3, 2)}, "net.pth")
     assert "\n" not in str(caught.value)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from clipgan.config import Config
 from clipgan.errors import UserError
 from clipgan.evaluation.sampling import generate, require_finite_images
+from clipgan.files.writing import writing
 from clipgan.machine.precision import full_precision
 from clipgan.networks.clip_encoder import ClipEncoder
 from clipgan.networks.generator import Generator
@@ -54,7 +54,7 @@ def draw_captions(
     Raises:
         UserError: the images are not finite, or the folder cannot be written.
     """
-    with _writing(folder):
+    with writing(folder):
         _make_empty(folder)
     size = config.EVAL.BATCH_SIZE
     places = [place for place, caption in enumerate(captions) if caption]
@@ -63,7 +63,7 @@ def draw_captions(
         part = [captions[number] for number in numbers]
         out = generate(generator, encoder, part, numbers, config, device)
         require_finite_images(out.images[-1], config)
-        with _writing(folder):
+        with writing(folder):
             for images in out.images:
                 for number, image in zip(numbers, images, strict=True):
                     to_image(image).save(folder / f"{number}_{image.shape[-1]}.png")
@@ -83,11 +83,3 @@ def _make_empty(folder: Path) -> None:
     for path in folder.iterdir():
         if _DRAWN.fullmatch(path.name) and not path.is_dir():
             path.unlink()
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{error.filename or folder}: cannot be written ({error.strerror or error})") from None

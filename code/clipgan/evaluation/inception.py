@@ -34,7 +34,7 @@ from torchvision.models.inception import (
 
 from clipgan.errors import UserError
 from clipgan.files import shapes
-from clipgan.files.gate import reading
+from clipgan.files.gate import reading, sha256_of
 from clipgan.files.pickles import Foreign
 from clipgan.files.torch_file import read_torch_file
 from clipgan.machine.precision import full_precision
@@ -282,7 +282,7 @@ def _read_weights(weights: str, url: str, build: Callable[[], Inception3]) -> tu
     content = read_torch_file(path, foreign=True, expected=_EXPECTED)
     with reading(path, _EXPECTED):
         state = _state_of(content)
-        return state, Provenance(source, _sha256(path))
+        return state, Provenance(source, sha256_of(path))
 
 
 def _state_of(content: object) -> dict[str, Tensor]:
@@ -312,17 +312,9 @@ def _download(url: str) -> Path:
                 "or try things out with --weights random"
             ) from None
     expected = path.stem.rpartition("-")[2]
-    if not _sha256(path).startswith(expected):
+    if not sha256_of(path).startswith(expected):
         raise UserError(f"{path} is damaged (its sha256 should begin with {expected}): delete it to download it again")
     return path
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _load(build: Callable[[], Inception3], state: dict[str, Tensor], provenance: Provenance, name: str) -> Inception3:

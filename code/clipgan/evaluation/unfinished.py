@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clipgan.errors import UserError
+from clipgan.files.writing import writing
 from clipgan.machine import distributed
 from clipgan.runs.lock import locked
 
@@ -59,13 +60,13 @@ def sampling_into(folder: Path) -> Iterator[None]:
         yield
         distributed.barrier()
         if distributed.is_main():
-            with _writing(folder):
+            with writing(folder):
                 (folder / MARKER).unlink(missing_ok=True)
 
 
 def _begin(folder: Path) -> None:
     marker = folder / MARKER
-    with _writing(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         marker.write_text("The sampling into this folder goes on, or was cut.\n", encoding="utf-8")
         for report in REPORTS:
@@ -75,11 +76,3 @@ def _begin(folder: Path) -> None:
                 shutil.rmtree(entry)
             elif entry != marker:
                 entry.unlink()
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{error.filename or folder}: cannot be written ({error.strerror or error})") from None

@@ -8,6 +8,7 @@ values have the declared shape (``shapes.py``).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -50,7 +51,8 @@ def reading(path: str | Path, expected: str) -> Iterator[None]:
     except MemoryError:
         raise UserError(f"{path}: does not fit into this machine's memory; expected {expected}") from None
     except Exception as error:  # broken bytes make parsers raise nearly anything
-        reason = one_line(str(error).strip("'\""), 200) or type(error).__name__
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error  # its text is a `repr`
+        reason = one_line(str(said), 200) or type(error).__name__
         raise UserError(f"{path}: {reason}; expected {expected}") from None
 
 
@@ -77,6 +79,15 @@ def read_bytes(path: str | Path, at_most: int) -> bytes:
     content = Path(path).read_bytes()
     refuse_other_files(path, content[:64])
     return content
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(MEGABYTE):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def refuse_other_files(path: str | Path, beginning: bytes) -> None:

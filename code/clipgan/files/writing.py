@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from clipgan.errors import UserError
@@ -52,6 +53,15 @@ def explain_write(number: int | None, path: str | Path | None = None) -> str | N
 def write_failure(error: OSError, path: str | Path) -> UserError:
     """The error of a file that could not be written, whatever the reason."""
     return UserError(explain_write(error.errno, path) or f"{path}: cannot be written ({error.strerror or error})")
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What goes wrong on the disk in the block becomes a ``UserError`` that names the file, or else the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: cannot be written ({error.strerror or error})") from None
 
 
 def write_text(path: str | Path, text: str) -> None:

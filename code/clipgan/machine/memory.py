@@ -1,23 +1,15 @@
-"""How much memory the machine has, asked before much of it is taken."""
+"""Whether the networks that are to be trained fit into the machine's memory, asked before they are made."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from torch import Tensor
 
 from clipgan.errors import UserError
+from clipgan.files.memory import machine_memory
 
 GIGABYTE = 1 << 30
-
-
-def host_memory() -> int | None:
-    """Bytes of this machine's memory; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def require_memory(tensors: Iterable[Tensor], copies: int, what: str, remedy: str) -> None:
@@ -32,8 +24,8 @@ def require_memory(tensors: Iterable[Tensor], copies: int, what: str, remedy: st
     Raises:
         UserError: they need more than the machine has.
     """
-    needed, have = copies * sum(tensor.numel() * tensor.element_size() for tensor in tensors), host_memory()
-    if have is not None and needed > have:
+    needed, have = copies * sum(tensor.numel() * tensor.element_size() for tensor in tensors), machine_memory()
+    if needed > have:
         raise UserError(
             f"{what} would need {needed / GIGABYTE:,.0f} GB, and this machine has {have / GIGABYTE:,.0f}: {remedy}"
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import nn
 
 from clipgan.errors import UserError
 from clipgan.files.gate import MEGABYTE, parse_json, read_text, reading, short
+from clipgan.files.memory import machine_memory
 from clipgan.files.shapes import Misfit
 from clipgan.networks.clip_config import PREPROCESSING, check_config
 from clipgan.networks.clip_hub import fetch_from_hub
@@ -140,13 +140,3 @@ def require_memory(network: nn.Module, name: str) -> None:
             f"{name} needs {needed / 1e9:,.0f} GB of memory for its weights, but this machine has {have / 1e9:,.0f} GB"
             ": name a smaller model in CLIP_MODEL_BASE"
         )
-
-
-def machine_memory() -> int:
-    """Bytes of memory that this machine, or the container that this is, has; a very large number if it cannot say."""
-    known = [1 << 60]
-    with suppress(OSError, ValueError, AttributeError):
-        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with suppress(OSError, ValueError):
-        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(size for size in known if size > 0)

@@ -7,7 +7,6 @@ description; the config. Where none of these says it and it matters, this is an 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import NamedTuple
 import open_clip
 
 from clipgan.errors import UserError
-from clipgan.files.gate import reading, require_file, short
+from clipgan.files.gate import reading, require_file, sha256_of, short
 from clipgan.files.shapes import Misfit, Shape
 from clipgan.networks.clip_config import MEAN, STD
 from clipgan.networks.clip_hub import fetch_from_hub, fetch_published
@@ -138,21 +137,13 @@ def recognise(path: Path) -> tuple[dict, str] | None:
     """
     with reading(path, "weights of a CLIP"):
         require_file(path)
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
+        digest = sha256_of(path)
     for model, tag in open_clip.list_pretrained():
         published = open_clip.get_pretrained_cfg(model, tag)
         known = _hash_in(str(published.get("url") or ""))
         if known and digest.startswith(known):
             return published, f"{model} {tag}"
     return None
-
-
-def _hash(file) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _hash_in(url: str) -> str:

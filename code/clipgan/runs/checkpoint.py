@@ -22,7 +22,7 @@ from clipgan.files.gate import MEGABYTE, reading, short
 from clipgan.files.torch_file import read_torch_file
 from clipgan.runs.published import import_dmgan_discriminator, import_dmgan_generator
 
-__all__ = ["import_dmgan_discriminator", "import_dmgan_generator", "load", "load_weights", "save", "write_atomically"]
+__all__ = ["import_dmgan_discriminator", "import_dmgan_generator", "load", "load_into", "save", "write_atomically"]
 
 FORMAT = "clipgan 1"
 Network = TypeVar("Network", bound=nn.Module)
@@ -176,19 +176,6 @@ def require_same_shapes(wanted: dict[str, Tensor], found: dict[str, Tensor], pat
     Raises:
         UserError: the first differences are named.
     """
-    differences = [f"lacks {name}" for name in wanted if name not in found]
-    differences += [f"has {short(name)[1:-1]}, which is unknown here" for name in found if name not in wanted]
-    for name, tensor in wanted.items():
-        if name in found and found[name].shape != tensor.shape:
-            differences.append(f"has {name} as {list(found[name].shape)}, not {list(tensor.shape)}")
-        elif name in found and found[name].is_floating_point() != tensor.is_floating_point():
-            differences.append(f"has {name} in {found[name].dtype}, not {tensor.dtype}")
+    differences = shapes.weight_differences(wanted, found)
     if differences:
-        more = f", and {len(differences) - 3} more differences" if len(differences) > 3 else ""
-        raise UserError(f"{path} does not fit this architecture: it {', it '.join(differences[:3])}{more}")
-
-
-def load_weights(network: nn.Module, weights: dict, path: str | Path) -> None:
-    """Copy a file's weights into a network that has memory already; raises as :func:`require_same_shapes`."""
-    require_same_shapes(network.state_dict(), weights, path)
-    network.load_state_dict(weights)
+        raise UserError(f"{path} does not fit this architecture: {differences}")
