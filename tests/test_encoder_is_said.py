@@ -6,6 +6,7 @@ from tiny_clips import HALF, changed, json_file, open_clips
 
 from clipgan.config import Config
 from clipgan.errors import UserError
+from clipgan.evaluation.from_snapshot import encoder_of
 from clipgan.evaluation.measure import load_judges
 from clipgan.networks.clip_encoder import build_encoder
 from clipgan.runs.snapshots import save_encoder
@@ -27,9 +28,9 @@ def said(base, weights, **keys):
     return config
 
 
-def test_main_says_its_encoder_and_its_judge(script, files, capsys):
+def test_main_says_its_encoder_and_its_judge(files, capsys):
     config = said(*files, CLIP_ACTIVATION="quick_gelu", CLIP_MEAN=HALF)
-    encoder = script("main.py")._encoder(config)
+    encoder = encoder_of(config)
     load_judges(config, encoder, torch.device("cpu"))
     lines = capsys.readouterr().out.splitlines()
     settings = "activation quick_gelu; image mean 0.5/0.5/0.5, std 0.2686/0.2613/0.2758"

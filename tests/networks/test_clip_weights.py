@@ -3,7 +3,9 @@
 import copy
 import math
 import pickle
+import zipfile
 
+import open_clip
 import pytest
 import torch
 from open_clip import OPENAI_DATASET_MEAN as OPENAI_MEAN
@@ -228,3 +230,100 @@ def test_the_region_projection_is_drawn_by_the_seed(tmp_path, clip):
         drawn.append(build_encoder(json_file(tmp_path), str(tmp_path / "w.pt"), 12).region_projection.weight)
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     assert 0.05 < drawn[0].std() < 0.15  # uniform within ±1/√32
+
+
+def names_of(model):
+    """The names of a network of open_clip's list, each with a tensor of one number: enough to tell what it is."""
+    config = open_clip.get_model_config(model)
+    custom = config.pop("custom_text", False) or "timm_model_name" in config["vision_cfg"]
+    kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    with torch.device("meta"):
+        return list(kind(**config).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (lambda: names_of("RN50"), "a CLIP with a ResNet"),
+        (lambda: names_of("coca_ViT-B-32"), "a CoCa"),
+        (lambda: names_of("ViT-B-16-SigLIP"), "a CLIP with an image tower of timm"),
+        (lambda: names_of("EVA02-B-16"), "a CLIP with an image tower of timm"),
+        (lambda: [f"module.{name}" for name in names_of("convnext_tiny")], "a CLIP with an image tower of timm"),
+        (lambda: ["visual.conv1.weight", "text.transformer.embeddings.word_embeddings.weight"], "a CLIP with a text"),
+        (lambda: ["visual.patch_embed.proj.weight", "visual.blocks.0.norm1.weight"], "an EVA-CLIP"),
+        (lambda: ["visual_encoder.cls_token", "text_encoder.embeddings.word_embeddings.weight"], "a BLIP"),
+        (lambda: ["vision_model.embeddings.patch_embedding.weight", "vision_model.head.probe"], "a SigLIP"),
+    ],
+)
+def test_weights_of_another_family_are_refused_by_its_name(tmp_path, names, expected):
+    torch.save({"state_dict": {name: torch.zeros(1) for name in names()}}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=rf"w\.pt does not hold weights of tiny: holds {expected}") as refused:
+        build_encoder(json_file(tmp_path), str(tmp_path / "w.pt"), 12)
+    assert "such as those of ViT-B-32" in str(refused.value) and len(str(refused.value)) < 450
+
+
+def test_the_names_of_a_siglip_are_those_of_its_own_library():
+    transformers = pytest.importorskip("transformers")
+    with torch.device("meta"):
+        names = set(transformers.SiglipModel(transformers.SiglipConfig()).state_dict())
+    assert {"vision_model.embeddings.patch_embedding.weight", "vision_model.head.probe"} <= names
+
+
+def traced(clip, path):
+    """A TorchScript archive of a network, traced as OpenAI's are."""
+    images, tokens = torch.zeros(1, 3, 32, 32), torch.zeros(1, 20, dtype=torch.long)
+    torch.jit.trace(clip, (images, tokens), check_trace=False).save(str(path))
+    return str(path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("quick_gelu", [True, False])
+def test_the_program_of_a_torchscript_archive_says_the_activation(tmp_path, quick_gelu):
+    clip = open_clips(changed(quick_gelu=quick_gelu))
+    path = traced(clip, tmp_path / "w.pt")
+    said = {} if quick_gelu else {"mean": OPENAI_MEAN, "std": OPENAI_STD}
+    silent = json_file(tmp_path, changed(quick_gelu=...))
+    encoder = build_encoder(silent, path, 12, **said)
+    assert encoder.spec.model["quick_gelu"] is quick_gelu
+    assert_same_numbers(encoder, clip)
+    theirs, other = ("quick_gelu", "gelu") if quick_gelu else ("gelu", "quick_gelu")
+    with pytest.raises(UserError, match=rf"CLIP_ACTIVATION says {other}, but the program in .*w\.pt has {theirs}"):
+        build_encoder(silent, path, 12, activation=other, **said)
+    with pytest.raises(UserError, match=rf"quick_gelu of tiny says {other}, but the program"):
+        build_encoder(json_file(tmp_path, changed(quick_gelu=not quick_gelu)), path, 12, **said)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
+def test_a_torchscript_archive_of_half_precision_is_read(tmp_path, clip):
+    traced(clip, tmp_path / "w.pt")
+    torch.jit.load(str(tmp_path / "w.pt")).half().save(str(tmp_path / "half.pt"))
+    encoder = build_encoder(json_file(tmp_path, changed(quick_gelu=...)), str(tmp_path / "half.pt"), 12)
+    assert encoder.spec.model["quick_gelu"] is True
+    assert_same_numbers(encoder, copy.deepcopy(clip).half().float())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
+def test_a_program_that_does_not_say_its_activation_leaves_it_to_the_config(tmp_path, clip):
+    """Both functions in one program, as of a network with more than CLIP's: which one is CLIP's is not guessed."""
+    traced(clip, tmp_path / "w.pt")
+    with zipfile.ZipFile(tmp_path / "w.pt") as archive, zipfile.ZipFile(tmp_path / "both.pt", "w") as both:
+        for member in archive.infolist():
+            both.writestr(member, archive.read(member), member.compress_type)
+        both.writestr("w/code/__torch__/more.py", "def f(x):\n  return torch.gelu(x)\n", zipfile.ZIP_DEFLATED)
+    silent = json_file(tmp_path, changed(quick_gelu=...))
+    with pytest.raises(UserError, match=r"set TRAIN\.CLIP_ACTIVATION"):
+        build_encoder(silent, str(tmp_path / "both.pt"), 12)
+    encoder = build_encoder(silent, str(tmp_path / "both.pt"), 12, activation="quick_gelu")
+    assert_same_numbers(encoder, clip)
+    with zipfile.ZipFile(tmp_path / "both.pt", "a") as both:
+        both.writestr("w/code/large.py", bytes(65 << 20), zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match="its program is larger than any of a CLIP"):
+        build_encoder(silent, str(tmp_path / "both.pt"), 12, activation="quick_gelu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_safetensors_of_open_clip_give_its_numbers(tmp_path, clip, dtype):
+    state = {f"module.{name}": value.to(dtype) for name, value in clip.state_dict().items()}
+    pytest.importorskip("safetensors.torch").save_file(state, tmp_path / "open_clip_model.safetensors")
+    encoder = build_encoder(json_file(tmp_path), str(tmp_path / "open_clip_model.safetensors"), 12)
+    assert_same_numbers(encoder, copy.deepcopy(clip).to(dtype).float())

@@ -6,6 +6,7 @@ this project cannot use, is refused with the reason.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -29,6 +30,16 @@ _NORM = either(nothing, record({}, {"eps": number(1e-12, 0.1)}))
 _SCALE = either(nothing, number(0, 1000))
 _NAME = either(nothing, text(200))
 _NONE = one_of(False)
+
+# What to use instead of a model that is refused, by the last size in its name: published ViTs about as large
+_SIZE = re.compile(r"(?:^|[-_])(B-16|base[-_]patch16|L|large|SO400M|so400m|H|huge|gopt|g|giant|bigG|E)(?=[-_]|$)")
+_AS_LARGE = {
+    **dict.fromkeys(("B-16", "base-patch16", "base_patch16"), "ViT-B-16"),
+    **dict.fromkeys(("L", "large", "SO400M", "so400m"), "ViT-L-14"),
+    **dict.fromkeys(("H", "huge"), "ViT-H-14"),
+    **dict.fromkeys(("g", "giant", "gopt"), "ViT-g-14"),
+    **dict.fromkeys(("bigG", "E"), "ViT-bigG-14"),
+}
 _BLOCK = {
     "block_type": either(nothing, one_of("default", "custom")),
     "qk_norm": flag,
@@ -133,7 +144,7 @@ def check_config(config: Any, name: str) -> None:
     for section in ("vision_cfg", "text_cfg"):
         if not isinstance(config[section], Mapping):
             raise Misfit(f"{name}.{section} must be a dictionary, not {short(config[section])}")
-    reason = _unusable(config, config["vision_cfg"], config["text_cfg"])
+    reason = _unusable(config, config["vision_cfg"], config["text_cfg"], name)
     if reason:
         raise Misfit(f"{name} {reason}")
     _CONFIG(config, name)
@@ -142,27 +153,32 @@ def check_config(config: Any, name: str) -> None:
         raise Misfit(f"{name}.{problem}")
 
 
-def _unusable(config: Mapping, vision: Mapping, words: Mapping) -> str | None:
+def alike(name: str) -> str:
+    """A published model of open_clip that can be used, about as large as a name says; else ViT-B-32."""
+    found = _SIZE.findall(name)
+    return _AS_LARGE[found[-1]] if found else "ViT-B-32"
+
+
+def _unusable(config: Mapping, vision: Mapping, words: Mapping, name: str) -> str | None:
     """Why a model, however well described, cannot be used; None if it can."""
+    instead = f"use a CLIP ViT such as {alike(name)}"
     if config.get("multimodal_cfg"):
-        return "is a CoCa, a captioner with a third network, which is not read here: use a CLIP ViT such as ViT-B-32"
+        return f"is a CoCa, a captioner with a third network, which is not read here: {instead}"
     if vision.get("timm_model_name") or vision.get("timm_model_pretrained"):
         return (
             f"sees images with a network of timm ({short(vision.get('timm_model_name'))}) and has no vision "
-            "transformer of open_clip, which the regions need: use a CLIP ViT such as ViT-B-32"
+            f"transformer of open_clip, which the regions need: {instead}"
         )
     if isinstance(vision.get("layers"), list | tuple):
-        return "has no vision transformer, which the regions need: use a ViT such as ViT-B-32"
+        return f"sees images with a ResNet and has no vision transformer, which the regions need: {instead}"
     if words.get("hf_model_name"):
         return (
             f"reads text with {short(words['hf_model_name'])} of transformers, which would be downloaded, not as CLIP "
-            "does (BPE, causal, end-of-text state): use a CLIP ViT such as ViT-B-32"
+            f"does (BPE, causal, end-of-text state): {instead}"
         )
     tokenizer = next((words[k] for k in ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode") if words.get(k)), 0)
     if tokenizer:
-        return (
-            f"cuts text into the tokens of {short(tokenizer)}, not into CLIP's (BPE): use a CLIP ViT such as ViT-B-32"
-        )
+        return f"cuts text into the tokens of {short(tokenizer)}, not into CLIP's (BPE): {instead}"
     by_eos = words.get("pool_type") == "eos"
     if by_eos and words.get("eos_id", 2) != END_OF_TEXT:
         return (
@@ -173,7 +189,7 @@ def _unusable(config: Mapping, vision: Mapping, words: Mapping) -> str | None:
     plain = words.get("vocab_size", END_OF_TEXT + 1), words.get("pool_type", "argmax")
     known = (isinstance(plain[0], int) and plain[0] > END_OF_TEXT + 1) or plain[1] in ("first", "last", "none")
     if not causal or known:
-        return "does not read text as CLIP does (BPE, causal, end-of-text state): use a CLIP ViT such as ViT-B-32"
+        return f"does not read text as CLIP does (BPE, causal, end-of-text state): {instead}"
     return None
 
 

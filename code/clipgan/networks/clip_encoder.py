@@ -20,9 +20,11 @@ from clipgan.errors import UserError
 from clipgan.files.gate import reading
 from clipgan.files.shapes import anything, mapping_of, record, text, whole
 from clipgan.networks.clip_config import MEAN, STD, check_config
-from clipgan.networks.clip_models import Model, create_clip, read_model, require_memory
-from clipgan.networks.clip_published import Origin, Said, check_said, find_weights, settle
+from clipgan.networks.clip_models import Model, create_clip, models_of_shape, read_model, require_memory
+from clipgan.networks.clip_published import Origin, Said, check_said, find_weights, refuse_contradictions, settle
 from clipgan.networks.clip_weights import EXPECTED, fill, named_as_in, read_weights
+
+_CONTEXT = open_clip.CLIPTextCfg().context_length  # tokens that a model reads where its config does not say it
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,27 @@ class Tokenizer:
 
     def words_of(self, tokens: Tensor) -> list[str]:
         """The BPE tokens of one row as readable text, start and end tokens left out."""
-        return [self._tokenizer.decode([int(token)]).strip() for token in tokens[1 : int(_place_of_end(tokens))]]
+        return [piece.strip() for piece in self._pieces(tokens)]
+
+    def whole_words(self, tokens: Tensor) -> list[tuple[str, int]]:
+        """The words of one row, each with the number of BPE tokens that it is made of."""
+        words, text, count = [], "", 0
+        pieces = self._pieces(tokens)
+        for place, piece in enumerate(pieces, start=1):
+            text, count = text + piece, count + 1
+            if piece.endswith(" ") or place == len(pieces):
+                words.append((text.strip(), count))
+                text, count = "", 0
+        return words
+
+    def cut_off(self, caption: str) -> str:
+        """What of a caption is beyond ``words_num`` tokens, and so is not read; empty where all of it is."""
+        beyond = self._tokenizer.encode(caption)[self._tokenizer.context_length - 2 :]
+        return self._tokenizer.decode(beyond).strip() if beyond else ""
+
+    def _pieces(self, tokens: Tensor) -> list[str]:
+        """The text of each token; a space ends the last one of a word."""
+        return [self._tokenizer.decode([int(token)]) for token in tokens[1 : int(_place_of_end(tokens))]]
 
 
 def _place_of_end(tokens: Tensor) -> Tensor:
@@ -97,11 +119,7 @@ class ClipEncoder(nn.Module):
         self.spec = spec
         self.source = "random weights"
         self.clip = create_clip(spec.model, spec.name)
-        if type(spec.words_num) is not int or not 1 <= spec.words_num <= self._text.context_length - 2:
-            raise UserError(
-                f"TEXT.WORDS_NUM is {spec.words_num}, but {spec.name} reads captions of 1 to "
-                f"{self._text.context_length - 2} tokens"
-            )
+        _require_words(spec.words_num, spec.name, self._text.context_length)
         self.region_projection = nn.Linear(self.clip.visual.transformer.width, self.word_dim)
         self.tokenize = Tokenizer(spec.words_num)
         self.register_buffer("_mean", torch.empty(1, 3, 1, 1), persistent=False)
@@ -144,6 +162,16 @@ class ClipEncoder(nn.Module):
         return size if isinstance(size, int) else size[0]
 
     @property
+    def sees_images(self) -> bool:
+        """Whether the image side is there; see :meth:`drop_image_side`."""
+        return self.clip.visual is not None
+
+    def drop_image_side(self) -> ClipEncoder:
+        """Leave out, in place, all that only ``encode_image`` needs: more than half of the weights."""
+        self.clip.visual = self.region_projection = None
+        return self
+
+    @property
     def region_grid(self) -> tuple[int, int]:
         """Rows and columns of the regions; R is their product."""
         return tuple(self.clip.visual.grid_size)
@@ -181,7 +209,12 @@ class ClipEncoder(nn.Module):
 
         Returns:
             In float32.
+
+        Raises:
+            ValueError: the image side was left out, or the images have another shape.
         """
+        if not self.sees_images:
+            raise ValueError("this encoder reads captions only: its image side was left out")
         output = self.clip.visual.forward_intermediates(self.preprocess(images), indices=1, output_fmt="NLC")
         patches = output["image_intermediates"][-1]                                  # [B, R, vision width]
         regions = self.region_projection(patches).transpose(1, 2)                    # [B, D, R]
@@ -246,6 +279,8 @@ def build_encoder(
     said = Said(activation, mean, std, section)
     check_said(said)
     model = read_model(base, f"{section}.CLIP_MODEL_BASE")
+    _require_words(words_num, model.name, model.config["text_cfg"].get("context_length", _CONTEXT))
+    refuse_contradictions(model, pretrained, said)
     origin = find_weights(model, pretrained, f"{section}.CLIP_PRETRAINED")
     weights = None
     if origin.path is not None:
@@ -254,7 +289,7 @@ def build_encoder(
         except UserError as error:
             reason = str(error).removeprefix(f"{origin.path}: ").removesuffix(f"; expected {EXPECTED}")
             raise UserError(f"{origin.path} does not hold weights of {model.name}: {reason}") from None
-        origin = replace(origin, openai_program=weights.openai_program)
+        origin = replace(origin, quick_gelu=weights.quick_gelu)
     settings = settle(model, origin, said)
     config = {**model.config, "quick_gelu": settings.quick_gelu}
     spec = EncoderSpec(model.name, config, settings.mean, settings.std, words_num)
@@ -266,7 +301,8 @@ def build_encoder(
     try:
         fill(encoder.clip, named_as_in(weights.tensors, encoder.clip, config))
     except UserError as error:
-        raise UserError(f"{origin.path} does not hold weights of {model.name}: {error}") from None
+        hint = _where_they_fit(model.name, weights.tensors, section)
+        raise UserError(f"{origin.path} does not hold weights of {model.name}: {error}{hint}") from None
     encoder.region_projection.to_empty(device="cpu").reset_parameters()
     encoder._mean, encoder._std = torch.empty(1, 3, 1, 1), torch.empty(1, 3, 1, 1)
     encoder._set_constants()
@@ -274,14 +310,24 @@ def build_encoder(
     return encoder
 
 
-def restore_encoder(spec: EncoderSpec, weights: dict[str, Tensor], path: str | Path) -> ClipEncoder:
+def restore_encoder(
+    spec: EncoderSpec, weights: dict[str, Tensor], path: str | Path, image_side: bool = True
+) -> ClipEncoder:
     """The encoder of a checkpoint; memory is taken for what the checkpoint holds only.
+
+    Args:
+        spec: its architecture.
+        weights: its state dict.
+        path: of the file, for messages.
+        image_side: False for weights of :meth:`ClipEncoder.drop_image_side`.
 
     Raises:
         UserError: the weights are not those of this architecture, or are not finite.
     """
     with torch.device("meta"):
         encoder = ClipEncoder(spec)
+    if not image_side:
+        encoder.drop_image_side()
     try:
         fill(encoder, weights)
     except UserError as error:
@@ -329,6 +375,20 @@ def model_config(base: str) -> tuple[str, dict]:
     """The name and open_clip's model config of what a ``CLIP_MODEL_BASE`` names; raises as :func:`read_model`."""
     model = read_model(base)
     return model.name, dict(model.config)
+
+
+def _where_they_fit(name: str, tensors: dict[str, Tensor], section: str) -> str:
+    """Of weights that do not fit ``name``: of which model they have the sizes; empty if of none."""
+    fitting = models_of_shape(tensors)
+    if not fitting or name in fitting:
+        return ""
+    fitting = [other for other in fitting if not other.endswith("-quickgelu")]  # the weights decide on that
+    return f"; they have the sizes of {' or '.join(fitting)}: set {section}.CLIP_MODEL_BASE"
+
+
+def _require_words(words_num: int, name: str, context: int) -> None:
+    if type(words_num) is not int or not 1 <= words_num <= context - 2:
+        raise UserError(f"TEXT.WORDS_NUM is {words_num}, but {name} reads captions of 1 to {context - 2} tokens")
 
 
 def _project(x: Tensor, projection: nn.Module | Tensor | None) -> Tensor:

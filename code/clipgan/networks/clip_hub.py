@@ -14,6 +14,7 @@ from urllib.request import getproxies
 import huggingface_hub
 import open_clip
 from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError
 
 from clipgan.errors import UserError, one_line
 
@@ -39,6 +40,25 @@ def fetch_from_hub(repository: str, names: Sequence[str]) -> str:
         f"hf-hub:{repository}: could not fetch {wanted} ({one_line(why, 160)}); download the repository where there is "
         "a network and name its folder by local-dir:PATH"
     )
+
+
+def find_on_hub(repository: str, names: Sequence[str]) -> list[str]:
+    """The paths of those files of these names that a repository has.
+
+    Raises:
+        UserError: whether it has them cannot be found out.
+    """
+    found = []
+    with _without_waiting():
+        for name in names:
+            try:
+                found.append(huggingface_hub.hf_hub_download(repository, name))
+            except (EntryNotFoundError, FileNotFoundError):  # also where the cache lacks it and there is no network
+                continue
+            except Exception as error:  # the client raises many kinds
+                why = one_line(f"{type(error).__name__}: {error}", 160)
+                raise UserError(f"hf-hub:{repository}: could not fetch {name} ({why}); try again") from None
+    return found
 
 
 def fetch_published(name: str, tag: str, published: dict, key: str) -> Path:

@@ -1,34 +1,49 @@
 """Where CLIP's model configs come from, and the networks that they describe.
 
-A config comes from open_clip's own list, a JSON file, a folder, the Hugging Face hub or a checkpoint. All of them pass
-``clip_config.check_config``.
+A config comes from open_clip's own list, a JSON file, a folder, the Hugging Face hub or a checkpoint, in open_clip's
+format or in that of transformers. All of them pass ``clip_config.check_config``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import open_clip
 from open_clip.transformer import ResidualAttentionBlock, Transformer
-from torch import nn
+from torch import Tensor, nn
 
 from clipgan.errors import UserError
-from clipgan.files.gate import MEGABYTE, parse_json, read_text, reading, short
+from clipgan.files.gate import MEGABYTE, parse_json, read_json, read_text, reading, short
 from clipgan.files.memory import machine_memory
 from clipgan.files.shapes import Misfit
-from clipgan.networks.clip_config import PREPROCESSING, check_config
-from clipgan.networks.clip_hub import fetch_from_hub
+from clipgan.networks import clip_transformers
+from clipgan.networks.clip_config import PREPROCESSING, alike, check_config
+from clipgan.networks.clip_hub import fetch_from_hub, find_on_hub
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHT_FILES = (  # of a folder or a repository of the hub, the preferred first
     *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
     *("model.safetensors", "pytorch_model.bin"),
 )
-_EXPECTED = "a model config in open_clip's format"
+_EXPECTED = "a model config in open_clip's format, or the config.json of a CLIP of transformers"
+_USUAL = ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14")  # named where no name is near
+_FAMILIES = {  # of models that somebody may name otherwise than open_clip does
+    r"siglip": "a SigLIP",
+    r"\beva\d*\b": "an EVA-CLIP",
+    r"coca": "a CoCa",
+    r"blip": "a BLIP",
+    r"\brn\d|resnet": "a ResNet",
+    r"convnext": "a ConvNeXt",
+    r"mobileclip": "a MobileCLIP",
+    r"vitamin": "a ViTamin",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ def read_model(base: str, key: str = "TRAIN.CLIP_MODEL_BASE") -> Model:
     """The model config of an open_clip model, a JSON file, ``local-dir:PATH`` or ``hf-hub:ORG/NAME``.
 
     Args:
-        base: one of these.
+        base: one of these; OpenAI's spelling of a name (``ViT-L/14@336px``) is understood, too.
         key: the config key that names it, for messages.
 
     Raises:
@@ -57,41 +72,133 @@ def read_model(base: str, key: str = "TRAIN.CLIP_MODEL_BASE") -> Model:
     if scheme in ("local-dir", "hf-hub") and base != scheme:
         if not place.strip():
             raise UserError(f"{key}: {base} names nothing: write local-dir:PATH or hf-hub:ORG/NAME")
-        if scheme == "hf-hub":
-            return _read_json(Path(fetch_from_hub(place, (CONFIG_FILE,))), place, "hub", place)
-        path = Path(place) / CONFIG_FILE
-        if not os.path.lexists(path):
-            raise UserError(f"{key}: no {CONFIG_FILE} in the folder {place}")
-        return _read_json(path, Path(os.path.abspath(place)).name or place, "folder", place)
+        return _read_repository(place, key) if scheme == "hf-hub" else _read_folder(place, key)
     if base.lower().endswith(".json"):
         path = Path(base)
         if not os.path.lexists(path):
             raise UserError(f"{key}: no file at {path}")
         return _read_json(path, path.stem, "file", "")
-    config = open_clip.get_model_config(base)
+    name = re.sub("^(ViT-[A-Za-z]+)/([0-9]+)(?:@([0-9]+)px)?$", lambda m: "-".join(filter(None, m.groups())), base)
+    config = open_clip.get_model_config(name)
     if config is None:
-        near = difflib.get_close_matches(base[:100], open_clip.list_models(), n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise UserError(f"{key}: open_clip has no model {short(base)}{hint}")
+        raise UserError(f"{key}: {_unknown(base)}")
     try:
-        check_config(config, base)
+        check_config(config, name)
     except Misfit as error:
         raise UserError(f"{key}: {error}") from None
-    return Model(base, config)
+    return Model(name, config)
 
 
-def _read_json(path: Path, name: str, kind: str, place: str) -> Model:
+def usable_models() -> list[str]:
+    """The models of open_clip's list that can be used."""
+    usable = []
+    for name in open_clip.list_models():
+        with contextlib.suppress(Misfit):
+            check_config(open_clip.get_model_config(name), name)
+            usable.append(name)
+    return usable
+
+
+def models_of_shape(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The models of open_clip's list whose networks have the sizes of these weights, which have open_clip's names."""
+    tensors = {name.removeprefix("text."): value for name, value in tensors.items()}
+    parts = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj", "positional_embedding")
+    found = [list(tensors[name].shape) if name in tensors else None for name in parts]
+    for prefix in ("visual.transformer.resblocks.", "transformer.resblocks."):
+        rest = [name.removeprefix(prefix) for name in tensors if name.startswith(prefix)]
+        found.append(len({name.partition(".")[0] for name in rest}))
+    fitting = []
+    for name in usable_models():
+        config = open_clip.get_model_config(name)
+        vision, words = open_clip.CLIPVisionCfg(**config["vision_cfg"]), open_clip.CLIPTextCfg(**config["text_cfg"])
+        wanted: list[Any] = [
+            [vision.width, 3, vision.patch_size, vision.patch_size],
+            [(vision.image_size // vision.patch_size) ** 2 + 1, vision.width],
+            [vision.width, config["embed_dim"]],
+            [words.context_length, words.width],
+        ]
+        if found == [*wanted, vision.layers, words.layers]:
+            fitting.append(name)
+    return fitting
+
+
+def _unknown(base: str) -> str:
+    """Why a text names no model, and what would."""
+    if os.path.isdir(base):
+        return f"{short(base)[1:-1]} is a folder: write local-dir:{short(base)[1:-1]}"
+    if os.path.isfile(base):
+        return (
+            f"{short(base)[1:-1]} is a file, but no model config (.json): name weights in CLIP_PRETRAINED, and here "
+            "the model that they are of"
+        )
+    families = [family for pattern, family in _FAMILIES.items() if re.search(pattern, base[:200], re.IGNORECASE)]
+    if families:
+        return (
+            f"{short(base)} names {families[0]}, which is no CLIP with a vision transformer of open_clip: "
+            f"use a CLIP ViT such as {alike(base[:200])}"
+        )
+    usable = usable_models()
+    folded = {name.lower(): name for name in usable}
+    near = difflib.get_close_matches(base[:100].strip().lower(), folded, n=3, cutoff=0.6)
+    if near:
+        return f"open_clip has no model {short(base)}; did you mean {' or '.join(folded[name] for name in near)}?"
+    if re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", base):
+        return f"open_clip has no model {short(base)}: for a repository of the Hugging Face hub write hf-hub:{base}"
+    return (
+        f"open_clip has no model {short(base)}; {', '.join(_USUAL)} and {len(usable) - len(_USUAL)} others can be used "
+        "(docs/encoders.md)"
+    )
+
+
+def _read_folder(place: str, key: str) -> Model:
+    name = Path(os.path.abspath(place)).name or place
+    for file in (CONFIG_FILE, clip_transformers.CONFIG_FILE):
+        path = Path(place) / file
+        if os.path.lexists(path):
+            others = [Path(place) / other for other in clip_transformers.PREPROCESSING_FILES]
+            return _read_json(path, name, "folder", place, [other for other in others if os.path.lexists(other)])
+    raise UserError(
+        f"{key}: no {CONFIG_FILE} (open_clip's) and no {clip_transformers.CONFIG_FILE} (transformers') in the folder "
+        f"{place}"
+    )
+
+
+def _read_repository(place: str, key: str) -> Model:
+    path = Path(fetch_from_hub(place, (CONFIG_FILE, clip_transformers.CONFIG_FILE)))
+    others = []
+    if path.name == clip_transformers.CONFIG_FILE:
+        others = [Path(found) for found in find_on_hub(place, clip_transformers.PREPROCESSING_FILES)]
+    return _read_json(path, place, "hub", place, others)
+
+
+def _read_json(path: Path, name: str, kind: str, place: str, others: Sequence[Path] = ()) -> Model:
+    """The model that a file describes.
+
+    Args:
+        path: in open_clip's format or in that of transformers.
+        name: of the model.
+        kind: see :class:`Model`.
+        place: the same.
+        others: files beside it that tell the image statistics of a model of transformers; the first holds.
+    """
     with reading(path, _EXPECTED):
         content = parse_json(read_text(path, MEGABYTE))
         if not isinstance(content, dict):
             raise Misfit(f"must hold a dictionary, not {short(content)}")
-        config = content.get("model_cfg", content)
-        preprocessing = content.get("preprocess_cfg")
-        if config is content:
-            config = {key: value for key, value in content.items() if key != "preprocess_cfg"}
-        check_config(config, "model")
-        PREPROCESSING(preprocessing, "preprocess_cfg")
-    mean, std = (tuple((preprocessing or {}).get(part) or ()) for part in ("mean", "std"))
+        if clip_transformers.is_of_transformers(content):
+            config = clip_transformers.as_open_clip(content, name)
+            check_config(config, "model")
+        else:
+            preprocessing = content.get("preprocess_cfg")
+            config = content.get("model_cfg", {k: v for k, v in content.items() if k != "preprocess_cfg"})
+            check_config(config, "model")
+            PREPROCESSING(preprocessing, "preprocess_cfg")
+            mean, std = (tuple((preprocessing or {}).get(part) or ()) for part in ("mean", "std"))
+            return Model(name, config, kind, place, mean, std)
+    mean, std = (), ()
+    for other in others[:1]:
+        with reading(other, "the image statistics of a CLIP of transformers"):
+            mean, std = clip_transformers.statistics(read_json(other, MEGABYTE))
     return Model(name, config, kind, place, mean, std)
 
 

@@ -45,7 +45,7 @@ class Origin:
     published: dict | None = None  # what open_clip knows of them
     label: str = ""  # their tag, where they are published
     own: bool = False  # they are those of the model's folder or repository, which describes them
-    openai_program: bool = False  # a TorchScript archive with OpenAI's names
+    quick_gelu: bool | None = None  # what the program beside the weights computes, where there is one
 
 
 class Settings(NamedTuple):
@@ -77,6 +77,14 @@ def _check(shape: Shape, value: object, key: str) -> None:
         shape(value, key)
     except Misfit as error:
         raise UserError(f"{error} (of images in 0 to 1)") from None
+
+
+def refuse_contradictions(model: Model, pretrained: str, said: Said) -> None:
+    """Refuse, before anything is downloaded, what the config says against the weights of a tag; raises as `settle`."""
+    if model.kind == "name" and not os.path.isfile(pretrained):
+        published = open_clip.get_pretrained_cfg(model.name, pretrained)
+        if published:
+            settle(model, Origin(published=published, label=f"published as {pretrained}"), said)
 
 
 def find_weights(model: Model, pretrained: str, key: str) -> Origin:
@@ -121,7 +129,7 @@ def _own_weights(model: Model) -> Path:
         if os.path.lexists(path := Path(model.place) / name):
             return path
     raise UserError(
-        f"local-dir:{model.place} holds no weights: expected {', '.join(WEIGHT_FILES[:3])} there; for a random start "
+        f"local-dir:{model.place} holds no weights: expected {' or '.join(WEIGHT_FILES)} there; for a random start "
         "name its JSON file in CLIP_MODEL_BASE"
     )
 
@@ -154,8 +162,9 @@ def _hash_in(url: str) -> str:
 def settle(model: Model, origin: Origin, said: Said) -> Settings:
     """Activation and image statistics of a model with these weights.
 
-    What open_clip knows of published weights holds. Else the config's keys and the model's own description hold. Else
-    they are those that all published weights of the model have in common, if these say anything.
+    What open_clip knows of published weights holds. Else the program of a TorchScript archive, the config's keys and
+    the model's own description hold. Else they are those that all published weights of the model have in common, if
+    these say anything.
 
     Raises:
         UserError: two of them contradict each other; or nothing says it, where it matters.
@@ -186,14 +195,17 @@ def _activation(model: Model, origin: Origin, said: Said, unsaid: list[str]) -> 
         _agree(name, key, known, origin.label)
         _agree(f"quick_gelu of {model.name}", own, known, origin.label)
         return known
+    if origin.quick_gelu is not None:
+        program = f"the program in {origin.path}"
+        _agree(name, key, origin.quick_gelu, program)
+        _agree(f"quick_gelu of {model.name}", own, origin.quick_gelu, program)
+        return origin.quick_gelu
     _agree(name, key, own, model.name)
     explicit = own if key is None else key
     if explicit is not None:
         return explicit
     if origin.path is None or origin.own:
         return False  # open_clip's default
-    if origin.openai_program:
-        return True
     tags = _tags(model)
     used = {bool(published.get("quick_gelu", False)) for published in tags.values()}
     if model.kind != "name" or "openai" in tags or len(used) > 1:
@@ -213,7 +225,7 @@ def _statistics(part: str, model: Model, origin: Origin, said: Said, unsaid: lis
     _agree(name, key, own, model.name)
     if own or key:
         return own or key
-    if origin.path is None or origin.own or origin.openai_program:
+    if origin.path is None or origin.own or origin.quick_gelu:  # OpenAI's archives say nothing of it
         return usual
     used = {tuple(published.get(part) or usual) for published in _tags(model).values()}
     if len(used) > 1:

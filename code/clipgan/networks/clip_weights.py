@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from clipgan.errors import UserError
 from clipgan.files import shapes
-from clipgan.files.gate import reading, short
+from clipgan.files.archives import open_archive, read_member
+from clipgan.files.gate import MEGABYTE, reading, short
 from clipgan.files.pickles import Foreign
 from clipgan.files.safetensors_file import is_safetensors, read_safetensors
 from clipgan.files.torch_file import is_torchscript, read_torch_file
@@ -30,6 +31,20 @@ _OPEN_CLIP, _TRANSFORMERS = "visual.conv1.weight", "vision_model.embeddings.patc
 _USUAL_KEYS = ("state_dict", "model", "model_state_dict", "module", "net", "weights")  # of a nested state dict
 # Attributes and constants that no network here has as weights
 _IGNORED = re.compile(r"(.*\.)?(position_ids|attn_mask|input_resolution|context_length|vocab_size)$")
+_LARGEST_PROGRAM = 64 * MEGABYTE  # text of a TorchScript archive; OpenAI's have less than one
+# Names that other models have, beside those by which a CLIP is known, and what these are
+_OTHERS = (
+    (re.compile(r"visual\.(layer\d|attnpool)\."), "a CLIP with a ResNet, which has no regions as a ViT has them"),
+    (re.compile(r"text_decoder\."), "a CoCa, a captioner"),
+    (re.compile(r"vision_model\.head\.|text_model\.head\."), "a SigLIP, which reads text in another way than CLIP"),
+    (re.compile(r"text\.transformer\.(embeddings|encoder|shared)\."), "a CLIP with a text tower of transformers"),
+)
+# The same for models that have none of those names
+_NO_CLIPS = (
+    (re.compile(r"(.*\.)?visual\.trunk\."), "a CLIP with an image tower of timm (SigLIP, EVA02, ConvNeXt, …)"),
+    (re.compile(r"(.*\.)?visual\.(blocks\.\d|patch_embed\.)"), "an EVA-CLIP"),
+    (re.compile(r"(.*\.)?visual_encoder\."), "a BLIP"),
+)
 _TEXT_TOWER = re.compile(r"(token_embedding|positional_embedding|transformer|ln_final|text_projection)(\.|$)")
 
 
@@ -37,7 +52,7 @@ class Weights(NamedTuple):
     """A CLIP's weights by open_clip's names."""
 
     tensors: dict[str, Tensor]
-    openai_program: bool  # a TorchScript archive with OpenAI's names
+    quick_gelu: bool | None = None  # what the program of a TorchScript archive computes; None where there is none
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -46,12 +61,13 @@ def read_weights(path: str | Path) -> Weights:
     Raises:
         UserError: no such file; damaged; no CLIP in it, or two.
     """
-    program = False
+    quick_gelu = None
     if is_safetensors(path):
         content: Any = read_safetensors(path, expected=EXPECTED)
     else:
         content = read_torch_file(path, foreign=True, expected=EXPECTED)
-        program = is_torchscript(path)
+        if is_torchscript(path):
+            quick_gelu = _activation_of_program(path)
     with reading(path, EXPECTED):
         if isinstance(content, Mapping) and str(content.get("format")).startswith("clipgan"):
             kind, key = short(content.get("kind"))[1:-1], "CLIP_MODEL_CHECKPOINT"
@@ -62,21 +78,41 @@ def read_weights(path: str | Path) -> Weights:
         tensors = {name: value for name, value in tensors.items() if not _IGNORED.match(name)}
         for name, value in tensors.items():
             shapes.tensor(value, name)
+        other = next((what for pattern, what in _OTHERS if any(map(pattern.match, tensors))), "")
+        if other:
+            raise ValueError(f"holds {other}: use weights of a CLIP ViT, such as those of ViT-B-32")
         if layout == _TRANSFORMERS:
             tensors = dict(_from_transformers(tensors))
-    openai = program and not prefix and "transformer.resblocks.0.attn.in_proj_weight" in tensors
-    return Weights(tensors, openai)
+    return Weights(tensors, quick_gelu)
+
+
+def _activation_of_program(path: str | Path) -> bool | None:
+    """Whether the program of a TorchScript archive computes QuickGELU, x·sigmoid(1.702·x); None where it is unclear.
+
+    Its text is read, never run. In a CLIP's vision transformer nothing else has a sigmoid.
+    """
+    with reading(path, EXPECTED), open_archive(path, stored=True) as archive:
+        members = [member for member in archive.infolist() if re.search(r"/code/.*\.py$", member.filename)]
+        if sum(member.file_size for member in members) > _LARGEST_PROGRAM:
+            raise ValueError("its program is larger than any of a CLIP")
+        found = set()
+        for member in members:
+            text = bytes(read_member(archive, member.filename, stored=False))
+            found |= set(re.findall(rb"torch\.(sigmoid|gelu)\(", text))
+    return found == {b"sigmoid"} if len(found) == 1 else None
 
 
 def _state_dict(content: Any) -> dict[str, Tensor]:
     """The tensors of the dictionary that holds a CLIP: the content itself, or one of those nested in it."""
     candidates: list[tuple[str, dict]] = []
     waiting: list[tuple[str, Any, int]] = [("", content, 0)]
+    seen: list[str] = []
     while waiting and len(candidates) < 10:
         key, value, depth = waiting.pop(0)
         if not isinstance(value, Mapping):
             continue
         tensors = {name: part for name, part in value.items() if isinstance(name, str) and isinstance(part, Tensor)}
+        seen += tensors
         if any(name.endswith((_OPEN_CLIP, _TRANSFORMERS)) for name in tensors):
             candidates.append((key, tensors))
         elif depth < 3 and len(value) < 1000:
@@ -92,6 +128,9 @@ def _state_dict(content: Any) -> dict[str, Tensor]:
     if isinstance(content, Foreign):
         raise ValueError(f"is a whole {short(content.name)[1:-1]}, which is not run: save its state_dict() instead")
     names = list(content)[:4] if isinstance(content, Mapping) else short(content)
+    for pattern, what in _NO_CLIPS:
+        if any(pattern.match(name) for name in seen):
+            raise ValueError(f"holds {what}, not a CLIP ViT: use weights of one, such as those of ViT-B-32")
     raise ValueError(
         f"holds no CLIP with a vision transformer: no {_OPEN_CLIP}, no {_TRANSFORMERS}, but {short(names)}"
     )
