@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,10 @@ from clipgan.files.gate import MEGABYTE, reading, short
 from clipgan.files.torch_file import read_torch_file
 from clipgan.runs.published import import_dmgan_discriminator, import_dmgan_generator
 
-__all__ = ["import_dmgan_discriminator", "import_dmgan_generator", "load", "load_into", "save", "write_atomically"]
+__all__ = [
+    "import_dmgan_discriminator", "import_dmgan_generator", "load", "load_fitting", "load_into", "save",
+    "write_atomically",
+]  # fmt: skip
 
 FORMAT = "clipgan 1"
 Network = TypeVar("Network", bound=nn.Module)
@@ -168,6 +171,61 @@ def load_into(build: Callable[[], Network], weights: dict[str, Tensor], path: st
     for weight in network.parameters():  # assigned ones take this from the file's tensors
         weight.requires_grad_(True)
     return network
+
+
+class Difference(NamedTuple):
+    """A layer that a network does not take from a file, by the first of its tensors that differs."""
+
+    name: str
+    found: list[int] | None  # the shape in the file; None where the file lacks it
+    wanted: list[int] | None  # the shape here; None where the network has no such layer
+
+
+def load_fitting(network: nn.Module, weights: dict[str, Tensor], path: str | Path) -> tuple[int, list[Difference]]:
+    """Load, in place, each layer of which the file has all tensors in the network's shapes; the others stay.
+
+    Args:
+        network: on the CPU.
+        weights: finite, see :func:`load`.
+        path: of the file, for the message.
+
+    Returns:
+        How many layers were loaded, and the others.
+
+    Raises:
+        UserError: a weight is not finite in float32.
+    """
+    wanted = network.state_dict()
+    ours, theirs = _layers(wanted), _layers(weights)
+    differences = {layer: _first_difference(names, wanted, weights) for layer, names in ours.items()}
+    fitting = [layer for layer, difference in differences.items() if difference is None]
+    taken = {name: weights[name].to(wanted[name].dtype) for layer in fitting for name in ours[layer]}
+    with reading(path, "weights within the range of float32"):  # those of float64 may lie beyond
+        require_finite(taken, "the network")
+    network.load_state_dict(taken, strict=False)
+    others = [difference for difference in differences.values() if difference is not None]
+    unused = [max(names, key=lambda n: weights[n].numel()) for layer, names in theirs.items() if layer not in ours]
+    return len(fitting), others + [Difference(name, list(weights[name].shape), None) for name in unused]
+
+
+def _layers(weights: dict[str, Tensor]) -> dict[str, list[str]]:
+    """The names of each layer's tensors; what spectral normalisation keeps belongs to its convolution."""
+    layers: dict[str, list[str]] = {}
+    for name in weights:
+        owner, spectral, _ = name.partition(".parametrizations.")
+        layers.setdefault(owner if spectral else name.rpartition(".")[0], []).append(name)
+    return layers
+
+
+def _first_difference(names: list[str], wanted: dict[str, Tensor], found: dict[str, Tensor]) -> Difference | None:
+    """The first tensor of a layer that a file lacks, or has in another shape or kind of numbers; None if it fits."""
+    for name in names:
+        ours, theirs = wanted[name], found.get(name)
+        if theirs is None:
+            return Difference(name, None, list(ours.shape))
+        if theirs.shape != ours.shape or theirs.is_floating_point() != ours.is_floating_point():
+            return Difference(name, list(theirs.shape), list(ours.shape))
+    return None
 
 
 def require_same_shapes(wanted: dict[str, Tensor], found: dict[str, Tensor], path: str | Path) -> None:

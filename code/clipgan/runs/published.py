@@ -29,14 +29,15 @@ _SPECTRAL = {
 }
 
 
-def import_dmgan_generator(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+def import_dmgan_generator(state_dict: dict[str, Tensor], whole: bool = True) -> dict[str, Tensor]:
     """A published generator's weights under the names of this package.
 
     Args:
         state_dict: weights as published. How many up-blocks, stages and residual blocks there are is read from it.
+        whole: whether all parts of a generator must be there.
 
     Returns:
-        The state dict of a `Generator`.
+        The state dict of a `Generator`, or the part of it that is there.
 
     Raises:
         UserError: names that no DM-GAN generator has, or parts that are missing; lists the first of them.
@@ -57,17 +58,18 @@ def import_dmgan_generator(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         names[f"img_net{scale}.img.0.weight"] = f"heads.{scale - 1}.conv.weight"
     for scale in range(2, scales + 1):
         names |= _memory_stage(f"h_net{scale}", f"stages.{scale - 2}", residual_num)
-    return _translate(given, names, "generator")
+    return _translate(given, names, "generator", whole)
 
 
-def import_dmgan_discriminator(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+def import_dmgan_discriminator(state_dict: dict[str, Tensor], whole: bool = True) -> dict[str, Tensor]:
     """A published discriminator's weights under the names of this package.
 
     Args:
         state_dict: weights as published. The image size (64 and its doublings) is read from the names.
+        whole: whether all parts of a discriminator must be there.
 
     Returns:
-        The state dict of a `Discriminator`.
+        The state dict of a `Discriminator`, or the part of it that is there.
 
     Raises:
         UserError: names that no DM-GAN discriminator has, or parts that are missing; lists the first of them.
@@ -86,7 +88,7 @@ def import_dmgan_discriminator(state_dict: dict[str, Tensor]) -> dict[str, Tenso
     names |= _spectral("COND_DNET.jointConv.0", "joint.0")
     names |= _renamed("COND_DNET.outlogits.0", "conditional_head", _CONV)
     names |= _renamed("UNCOND_DNET.outlogits.0", "unconditional_head", _CONV)
-    return _translate(given, names, "discriminator")
+    return _translate(given, names, "discriminator", whole)
 
 
 def _memory_stage(published: str, ours: str, residual_num: int) -> dict[str, str]:
@@ -131,11 +133,12 @@ def _highest(pattern: str, names: Iterable[str], at_least: int) -> int:
     return max((int(digits) for digits in found if len(digits) <= 4 and int(digits) <= _HIGHEST), default=at_least)
 
 
-def _translate(given: dict[str, Tensor], names: dict[str, str], kind: str) -> dict[str, Tensor]:
+def _translate(given: dict[str, Tensor], names: dict[str, str], kind: str, whole: bool) -> dict[str, Tensor]:
     # Files of PyTorch before 0.4.1 lack this counter; nothing that a forward pass computes depends on it.
     counters = {name: torch.zeros((), dtype=torch.int64) for name in names if name.endswith("num_batches_tracked")}
     given = {**counters, **given}
-    unknown, missing = sorted(given.keys() - names.keys()), sorted(names.keys() - given.keys())
+    unknown = sorted(given.keys() - names.keys())
+    missing = sorted(names.keys() - given.keys()) if whole else []
     if unknown or missing:
         lists = {"unknown": unknown, "missing": missing}
         complaints = "; ".join(f"{what}: {_shown(found)}" for what, found in lists.items() if found)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from clipgan.config import JudgeSection, TrainSection
 from clipgan.errors import UserError
 from clipgan.files.gate import reading, short
+from clipgan.files.shapes import weight_differences
 from clipgan.networks.clip_config import same_shape
 from clipgan.networks.clip_encoder import ClipEncoder, model_config, read_spec, require_agreement, restore_encoder
 from clipgan.networks.clip_published import Said
@@ -21,6 +23,8 @@ from clipgan.runs import checkpoint
 
 Network = TypeVar("Network", Generator, Discriminator)
 _MADE_BY = "python main.py --cfg cfg/clip_bird_DMGAN.yml"
+_EXPECTED = "a {} of this project, or one published for DM-GAN"
+_NAMES_SHOWN = 4  # of layers that are alike, in a line
 
 
 def save_encoder(path: str | Path, encoder: ClipEncoder, **extra) -> None:
@@ -105,6 +109,107 @@ def load_discriminator(path: str | Path, architecture: dict) -> Discriminator:
     return _load(path, "discriminator", Discriminator, architecture, checkpoint.import_dmgan_discriminator)
 
 
+def start_generator(network: Generator, path: str | Path, architecture: dict) -> bool:
+    """Start the training of a generator from a snapshot, in place; a line says what it takes.
+
+    A snapshot of this project must fit. Of a state dict published for DM-GAN, whose words and sentences are another
+    encoder's, each layer that fits is taken. The others stay as they are, and a line each says so.
+
+    Args:
+        network: newly built, on the CPU.
+        path: of the snapshot.
+        architecture: the arguments that built it.
+
+    Returns:
+        Whether it is a published one.
+
+    Raises:
+        UserError: as :func:`load_generator`; or no layer of a published one fits.
+    """
+    return _start(network, path, "generator", Generator, architecture, checkpoint.import_dmgan_generator)
+
+
+def start_discriminators(
+    networks: Iterable[Discriminator], generator: str | Path, architectures: Sequence[dict], published: bool
+) -> None:
+    """Start the training of discriminators from ``netD<i>.pth`` beside a generator; see :func:`start_generator`.
+
+    Args:
+        networks: newly built, on the CPU.
+        generator: the generator's path.
+        architectures: the arguments that built them.
+        published: whether the generator is a published one, beside which there may be none: these start afresh.
+
+    Raises:
+        UserError: as :func:`start_generator`; or one is missing beside a generator of this project.
+    """
+    for i, (network, architecture) in enumerate(zip(networks, architectures, strict=True)):
+        path = Path(generator).with_name(f"netD{i}.pth")
+        if path.exists():
+            _start(network, path, "discriminator", Discriminator, architecture, checkpoint.import_dmgan_discriminator)
+        elif published:
+            print(f"no discriminator at {path}: it starts afresh")
+        else:
+            raise UserError(
+                f"no discriminator checkpoint at {path}: put it there, or set TRAIN.B_NET_D to False for "
+                "discriminators that start afresh"
+            )
+
+
+def _start(
+    network: Network,
+    path: str | Path,
+    kind: str,
+    build: type[Network],
+    architecture: dict,
+    translate: Callable[..., dict],
+) -> bool:
+    content = checkpoint.load(path, kind, made_by=_MADE_BY, allow_published=True)
+    published = "architecture" not in content
+    if published:
+        with reading(path, _EXPECTED.format(kind)):
+            weights = translate(content["weights"], whole=False)
+        count, others = checkpoint.load_fitting(network, weights, path)
+        if not count:
+            differences = weight_differences(network.state_dict(), weights)
+            raise UserError(f"{path} has no layer that fits this config: {differences}{_channels(weights)}")
+        if others:
+            print(f"{path}, published for DM-GAN: {count} layers of the {kind} start from it, but not these:")
+            print(*_lines(others), sep="\n")
+            return published
+        origin = ", published for DM-GAN"
+    else:
+        _require_same(path, content["architecture"], architecture)
+        saved = checkpoint.load_into(lambda: build(**architecture), content["weights"], path)
+        network.load_state_dict(saved.state_dict())
+        origin = ""
+    print(f"{path}{origin}: all layers of the {kind} start from it")
+    return published
+
+
+def _lines(differences: list[checkpoint.Difference]) -> list[str]:
+    """A line for all layers of the same kind and shapes, such as those of several stages."""
+    groups: dict[tuple, list[str]] = {}
+    for name, found, wanted in differences:
+        name = name.replace(".parametrizations.weight.original", ".weight")
+        groups.setdefault((re.sub(r"\d+", "#", name), str(found), str(wanted)), []).append(name)
+    lines = []
+    for (_, found, wanted), names in groups.items():
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        sides = (found, "in the file"), (wanted, "here")
+        shapes = [f"not {side}" if shape == "None" else f"{shape} {side}" for shape, side in sides]
+        lines.append(f"  {', '.join(names[:_NAMES_SHOWN])}{more}: {', '.join(shapes)}")
+    return lines
+
+
+def _channels(weights: dict[str, Tensor]) -> str:
+    """The key of the config on which nearly all shapes depend, as published weights have it; empty if unknown."""
+    for name, axis, key in (("heads.0.conv.weight", 1, "GAN.GF_DIM"), ("trunk.0.bias", 0, "GAN.DF_DIM")):
+        if name in weights and weights[name].dim() > axis:
+            return f"; its {key} is {weights[name].shape[axis]}"
+    return ""
+
+
 def _load(
     path: str | Path,
     kind: str,
@@ -119,7 +224,7 @@ def _load(
     if "architecture" in content:
         _require_same(path, content["architecture"], architecture)
     else:
-        with reading(path, f"a {kind} of this project, or one published for DM-GAN"):
+        with reading(path, _EXPECTED.format(kind)):
             weights = translate(weights)
     trained_on = content.get("encoder", encoder)
     if encoder is not None and trained_on != encoder:

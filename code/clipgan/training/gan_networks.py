@@ -19,7 +19,7 @@ from clipgan.networks.discriminator import Discriminator
 from clipgan.networks.generator import Generator
 from clipgan.runs.checkpoint import fingerprint
 from clipgan.runs.folder import RunFolder
-from clipgan.runs.snapshots import load_discriminator, load_generator, save_discriminator, save_generator
+from clipgan.runs.snapshots import save_discriminator, save_generator, start_discriminators, start_generator
 from clipgan.runs.state import Position
 from clipgan.training.ema import EMA
 from clipgan.training.guard import Guard
@@ -64,13 +64,15 @@ class GanNetworks:
         )
 
     def load(self, config: Config) -> None:
-        """Start from ``TRAIN.NET_G``, and from the discriminators beside it where ``TRAIN.B_NET_D`` says so."""
-        path = Path(config.TRAIN.NET_G)
-        self.generator.load_state_dict(load_generator(path, self.generator_arguments).state_dict())
+        """Start from ``TRAIN.NET_G``, and from the discriminators beside it where ``TRAIN.B_NET_D`` says so.
+
+        Raises:
+            UserError: see :func:`start_generator`.
+        """
+        path = config.TRAIN.NET_G
+        published = start_generator(self.generator, path, self.generator_arguments)
         if config.TRAIN.B_NET_D:
-            for i, network in enumerate(self.discriminators):
-                saved = load_discriminator(path.with_name(f"netD{i}.pth"), self.discriminator_arguments[i])
-                network.load_state_dict(saved.state_dict())
+            start_discriminators(self.discriminators, path, self.discriminator_arguments, published)
 
     def prepare(
         self, config: Config, device: torch.device, precision: Precision, guard: Guard
