@@ -140,15 +140,30 @@ def test_the_same_name_twice_is_refused(birds):
         read(birds)
 
 
-@pytest.mark.parametrize("name", ["coco", "my_own"])
-def test_coco_images_are_found_in_the_folder_that_their_name_contains(coco, name):
-    first, second = read(coco, name=name)
+def test_coco_images_are_found_in_the_folder_that_their_name_contains(coco):
+    first, second = read(coco, name="coco")
     assert first.image == coco / "train2014/COCO_train2014_000000000009.jpg"
     assert (first.class_id, second.class_id) == (0, 1)
     assert first.box is None
     assert first.captions == ("a dog", "a cat")
-    (test,) = read(coco, "test", name)
+    (test,) = read(coco, "test", "coco")
     assert test.image == coco / "val2014/COCO_val2014_000000000042.jpg"
+
+
+@pytest.mark.parametrize("name", ["my_own", "COCO", "Birds", "x" * 100])
+def test_a_name_that_names_no_layout_is_refused_unless_the_folder_shows_one(coco, birds, tmp_path, name):
+    for folder in (coco, tmp_path):
+        with pytest.raises(UserError) as caught:
+            read(folder, "test", name)
+        said = str(caught.value)
+        assert said.startswith(f"{folder}: DATASET_NAME = '{name[:20]}") and len(said) < 480
+        needed = ("test.jsonl", "make_manifest.py", "CUB_200_2011/", "text/", "filenames.pickle", "DATASET_NAME = coco")
+        assert all(part in said for part in needed)
+    assert len(read(birds, name=name)) == 2
+    write(coco / "train.jsonl", json.dumps({"image": "a.jpg", "captions": ["a bird"]}))
+    assert [example.key for example in read(coco, name=name)] == ["a"]
+    with pytest.raises(UserError, match=r"expected test\.jsonl \(own data"):
+        read(coco, "test", name)
 
 
 def test_coco_images_may_all_lie_in_one_folder(coco):

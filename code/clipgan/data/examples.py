@@ -28,8 +28,8 @@ def read_examples(
     """Read a split of a data set.
 
     A folder with ``<split>.jsonl`` is read as a manifest, whatever ``dataset_name`` is. Otherwise ``birds`` (or
-    ``bird``) and ``coco`` name the layout. Under any other name, a folder with ``CUB_200_2011`` is read as birds and
-    one without as COCO. Image files are not opened here: a missing one is reported when it is loaded.
+    ``bird``) and ``coco`` name the layout. Under any other name, a folder with ``CUB_200_2011`` is read as birds, and
+    one without is refused. Image files are not opened here: a missing one is reported when it is loaded.
 
     Args:
         data_dir: the data set's folder.
@@ -44,22 +44,34 @@ def read_examples(
         The examples; with ``on_fault`` there may be none.
 
     Raises:
-        UserError: something is missing, broken or contradicts itself; the message names the file.
+        UserError: something is missing, broken or contradicts itself, or neither the folder nor ``dataset_name`` tells
+            the layout; the message names the file or the folder.
     """
     root = Path(data_dir)
     if split not in ("train", "test"):
         raise ValueError(f"split {split!r}: expected 'train' or 'test'")
     if not os.path.isdir(root):
         raise UserError(f"{root}: no such data folder (DATA_DIR, or --data_dir); {README}")
-    if os.path.lexists(root / f"{split}.jsonl"):
-        read = read_manifest
-    elif dataset_name in ("bird", "birds"):
-        read = read_birds
-    elif dataset_name == "coco":
-        read = read_coco
-    else:
-        read = read_birds if (root / "CUB_200_2011").is_dir() else read_coco
+    read = _reader(root, split, dataset_name)
     return read(root, split, raw_captions, captions_per_image, on_fault)
+
+
+def _reader(root: Path, split: str, dataset_name: str) -> Callable[..., list[Example]]:
+    """The reader of the folder's layout; raises ``UserError`` where neither the folder nor the name tells it."""
+    if os.path.lexists(root / f"{split}.jsonl"):
+        return read_manifest
+    if dataset_name in ("bird", "birds"):
+        return read_birds
+    if dataset_name == "coco":
+        return read_coco
+    if (root / "CUB_200_2011").is_dir():
+        return read_birds
+    raise UserError(
+        f"{root}: DATASET_NAME = {short(dataset_name)} names no layout, and the folder shows none; expected "
+        f"{split}.jsonl (own data: tools/make_manifest.py writes it), or CUB_200_2011/, text/ and "
+        f"{split}/filenames.pickle (birds), or DATASET_NAME = coco with images/ or train2014/ and val2014/, text/ and "
+        f"{split}/filenames.pickle"
+    )
 
 
 def read_own_captions(
