@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
 
 from clipgan.config import require_embedding_dim
-from clipgan.data.from_config import batch_line, read_split, require_even_shares, training_set
+from clipgan.data.from_config import batch_line, data_fingerprint, read_split, require_even_shares, training_set
 from clipgan.evaluation.retrieval import Validation
 from clipgan.flags import add_training_flags, run_script, training_config
 from clipgan.machine import distributed
@@ -22,7 +22,9 @@ from clipgan.machine.door import speed_up
 from clipgan.machine.failures import explained
 from clipgan.machine.precision import Precision
 from clipgan.networks.clip_encoder import build_encoder
+from clipgan.runs.checkpoint import fingerprint
 from clipgan.runs.folder import open_run
+from clipgan.runs.record import command_line, recorded
 from clipgan.runs.snapshots import clip_keys, load_encoder
 from clipgan.training.damsm_loop import pretrain
 
@@ -52,7 +54,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     examples = {split: read_split(config, split) for split in ("train", "test")}
     dataset = training_set(config, examples["train"], [config.image_size], encoder.tokenize)
-    with open_run(config, earlier) as folder:
+    origin = {
+        "command": command_line("pretrain_DAMSM.py", argv),
+        "data": {split: data_fingerprint(of_split) for split, of_split in examples.items()},
+        "encoder": fingerprint(encoder),
+    }
+    with open_run(config, earlier) as folder, recorded(folder, config, device, precision, **origin):
         print(f"{len(examples['train'])} training and {len(examples['test'])} test images from {config.DATA_DIR}")
         size = f"images of {config.image_size} px"
         print(f"{encoder.spec.name} on {device}, {precision}, {size}, writing to {folder.root}")

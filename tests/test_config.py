@@ -100,6 +100,21 @@ def test_a_wrong_file_is_refused_with_a_line_that_names_file_and_key(tmp_path, t
     assert "\n" not in str(caught.value)
 
 
+def test_a_config_knows_which_keys_were_said_and_where(tmp_path):
+    path = write(tmp_path, "SEED: 1\nTRAIN: {BATCH_SIZE: 10, SMOOTH: {GAMMA1: 4.0}}\n")
+    config = load_config(path, ["TRAIN.BATCH_SIZE=4", "TREE={BASE_SIZE: 16}"])
+    assert config.said == {
+        "SEED": str(path), "TRAIN.BATCH_SIZE": "--set", "TRAIN.SMOOTH.GAMMA1": str(path), "TREE.BASE_SIZE": "--set",
+    }  # fmt: skip
+    other = config_from_dict(asdict(config), "other")
+    assert other == config and set(other.said) == set(key_paths())  # where values come from makes no difference
+    assert "said" not in asdict(config) and "said" not in set(key_paths())
+    save_config(config, tmp_path / "again.yml")
+    assert load_config(tmp_path / "again.yml") == config and not Config().said
+    with pytest.raises(UserError, match="unknown key said"):
+        load_config(write(tmp_path, "said: {}\n"))
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="no config file at"):
         load_config(tmp_path / "nothing.yml")

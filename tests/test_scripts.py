@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -50,13 +51,12 @@ class Project:
         self.tiny = [
             f"OUTPUT_DIR={folder / 'output'}",
             f"DATASET_NAME={self.name}",
-            f"TRAIN.CLIP_MODEL_BASE={clip}",
-            "TEXT.EMBEDDING_DIM=16",
             "TRAIN.BATCH_SIZE=6",
             "TRAIN.MAX_STEPS=3",
             "TRAIN.SNAPSHOT_INTERVAL=1",
             "WORKERS=0",
         ]
+        self.clip = [f"TRAIN.CLIP_MODEL_BASE={clip}", "TEXT.EMBEDDING_DIM=16"]
         self.gan = ["TREE.BASE_SIZE=8", "TREE.BRANCH_NUM=2", "GAN.GF_DIM=4", "GAN.DF_DIM=2", "GAN.CONDITION_DIM=6"]
         self.encoder = folder / "output" / f"{self.name}_DAMSM" / "Model" / "clip_best.pth"
         self.run = folder / "output" / f"{self.name}_clip_DMGAN"
@@ -75,7 +75,7 @@ class Project:
     def pretrain(self, *settings: str) -> None:
         kind = "coco" if self.layout == "coco" else "bird"
         self.call(
-            f"python pretrain_DAMSM.py --cfg cfg/DAMSM/{kind}.yml --gpu 0",
+            f"python pretrain_DAMSM.py --cfg cfg/DAMSM/{kind}.yml --gpu 0", *self.clip,
             "TREE.BASE_SIZE=32", "TRAIN.CLIP_PRETRAINED=", *settings,
         )  # fmt: skip
 
@@ -83,20 +83,20 @@ class Project:
         kind = "coco" if self.layout == "coco" else "bird"
         self.call(
             f"python main.py --cfg cfg/clip_{kind}_DMGAN.yml --gpu 0",
-            *self.gan, f"TRAIN.CLIP_MODEL_CHECKPOINT={self.encoder}", *settings,
+            *self.clip, *self.gan, f"TRAIN.CLIP_MODEL_CHECKPOINT={self.encoder}", *settings,
         )  # fmt: skip
 
     def evaluate(self, *settings: str) -> None:
         kind = "coco" if self.layout == "coco" else "bird"
         self.call(
             f"python main.py --cfg cfg/eval_clip_{kind}.yml",
-            *self.gan, f"TRAIN.CLIP_MODEL_CHECKPOINT={self.encoder}", *settings, flags=("--NET_G", str(self.net_g)),
+            f"TRAIN.CLIP_MODEL_CHECKPOINT={self.encoder}", *settings, flags=("--NET_G", str(self.net_g)),
         )  # fmt: skip
 
     def score(self, name: str, *flags: str) -> None:
         kind = "coco" if self.layout == "coco" else "bird"
         flags = (*flags, "--weights", "random", "--NET_G", str(self.net_g))
-        self.call(f"python {name} --data {kind}", *self.gan, flags=flags)
+        self.call(f"python {name} --data {kind}", flags=flags)
 
 
 @pytest.fixture(scope="module", params=["birds", "coco", "manifest"])
@@ -131,6 +131,22 @@ def test_training_leaves_generator_discriminators_metrics_and_a_grid(project):
     assert {"loss_g", "loss_d", "words", "sentence", "kl", "adversarial", "contrastive"} <= lines[0].keys()
     assert {"train_r_precision", "test_r_precision", "test_attributes", "best_split"} <= lines[-1].keys()
     assert pixels(project.run / "Image" / "grid_epoch_1.png").shape[1] > 300
+
+
+def test_both_runs_tell_how_they_were_made_and_an_epoch_in_a_line(project, capsys):
+    for run, script in ((project.encoder.parents[1], "pretrain_DAMSM.py"), (project.run, "main.py")):
+        (session,) = json.loads((run / "run.json").read_text())["sessions"]
+        assert session["command"].startswith(f"python {script} --cfg ") and "TRAIN.MAX_STEPS=3" in session["command"]
+        assert (session["device"], session["precision"].split()[0], session["ended"]) == ("cpu", "fp32", "done")
+        assert session["data"].keys() == {"train", "test"}
+    snapshot = torch.load(project.net_g, weights_only=True)
+    assert session["encoder"] == snapshot["encoder"]
+    capsys.readouterr()
+    project.pretrain("CONFIG_NAME=again")
+    project.train("CONFIG_NAME=again_GAN")
+    of_encoder, of_gan = (line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch "))
+    assert re.match(r"epoch 1: loss [\d.]+, words [\d.]+, .*; measured r1 [\d.]+, .*; [\d.]+ images/s, ", of_encoder)
+    assert re.match(r"epoch 1: loss_d [\d.]+, loss_g .*; measured train_r_precision [\d.]+, .* GB, 0:00 left$", of_gan)
 
 
 def test_sampling_writes_one_image_a_caption_and_a_report(project):
@@ -177,6 +193,7 @@ def test_fid_and_inception_score_write_their_reports(project):
     project.score("fid_score.py", "--dims", "64", "--batch_size", "4")
     fid = json.loads((project.samples / "fid.json").read_text())
     assert fid["value"] > 0 and fid["generated"]["count"] == 15 and fid["real"]["count"] == 12
+    assert fid["real"]["image_size"] == 16  # which only the snapshot says
     project.score("inception_score.py", "--splits", "3", "--batch_size", "8")
     score = json.loads((project.samples / "inception_score.json").read_text())
     assert score["mean"] >= 1 and "15 images in 3 splits are few" in score["warnings"][0]
@@ -205,7 +222,7 @@ def test_a_missing_encoder_says_what_writes_it_and_leaves_no_run_folder(birds):
 def test_a_missing_data_folder_is_named(birds, tmp_path):
     with pytest.raises(UserError, match=str(tmp_path / "nowhere")):
         birds.call(
-            "python pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml",
+            "python pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml", *birds.clip,
             "TRAIN.CLIP_PRETRAINED=", flags=("--data_dir", str(tmp_path / "nowhere")),
         )  # fmt: skip
 
@@ -213,7 +230,7 @@ def test_a_missing_data_folder_is_named(birds, tmp_path):
 def test_a_wrong_width_of_the_words_is_refused_before_any_data_is_read(birds, tmp_path):
     with pytest.raises(UserError, match=r"TEXT\.EMBEDDING_DIM is 999, but the words of .* have 16"):
         birds.call(
-            "python pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml",
+            "python pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml", *birds.clip,
             "TRAIN.CLIP_PRETRAINED=", "TEXT.EMBEDDING_DIM=999", flags=("--data_dir", str(tmp_path / "nowhere")),
         )  # fmt: skip
 
@@ -230,7 +247,7 @@ def test_an_unreadable_image_is_named(birds):
 
 
 def test_a_generator_of_another_size_is_refused(project):
-    with pytest.raises(UserError, match=r"another architecture .* gf_dim 4, not 8"):
+    with pytest.raises(UserError, match=r"--set: GAN\.GF_DIM is 8, but .*netG_epoch_1\.pth has 4: leave the key out"):
         project.evaluate("GAN.GF_DIM=8")
 
 
@@ -259,7 +276,7 @@ def test_evaluation_without_a_generator_asks_for_one(birds):
 def test_a_batch_larger_than_the_split_is_refused(birds):
     with pytest.raises(UserError, match=r"TRAIN\.BATCH_SIZE is 50, but the training split has 24 images"):
         birds.call(
-            "python pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml",
+            "python pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml", *birds.clip,
             "TRAIN.CLIP_PRETRAINED=", "TRAIN.BATCH_SIZE=50", "CONFIG_NAME=too_large",
         )  # fmt: skip
     assert not (birds.folder / "output" / "birds_too_large").exists()

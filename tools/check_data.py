@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 from clipgan.data.checking import check_split, in_both
 from clipgan.errors import UserError
+from clipgan.evaluation.from_snapshot import take_if_there
 from clipgan.flags import add_common_flags, config_from_flags, run_script
 from clipgan.machine.failures import explained
 from clipgan.runs.report import write_json
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_common_flags(parser)
     args = parser.parse_args(argv)
     config = config_from_flags(args)
+    if not config.TRAIN.FLAG:  # an evaluation's sizes are its snapshot's
+        take_if_there(config)
     workers = config.WORKERS if args.workers is None else args.workers
     if args.workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: expected a number from 1")

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from clipgan.data.from_config import read_split
 from clipgan.evaluation.encoding import evaluation_image
+from clipgan.evaluation.from_snapshot import settle_image_size, take_if_there
 from clipgan.evaluation.sampling import PngWriter, evenly_spaced
 from clipgan.flags import add_common_flags, config_from_flags, run_script
 from clipgan.machine.failures import explained
@@ -31,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_common_flags(parser)
     args = parser.parse_args(argv)
     config = config_from_flags(args)
+    if not config.TRAIN.FLAG:  # an evaluation's sizes are its snapshot's
+        take_if_there(config)
+        settle_image_size(config)
     examples = read_split(config, args.split)
     examples = evenly_spaced(examples, args.count or len(examples))
     with PngWriter(config.WORKERS) as writer:

@@ -125,6 +125,21 @@ def test_a_pixel_s_attention_sums_to_1_over_the_real_words_and_is_0_at_padding()
         assert (maps.amax(dim=(2, 3)) > 0).equal(mask)
 
 
+def test_weights_in_the_place_of_the_mask_count_words_that_often():
+    generator, (*others, words, mask) = small_generator().eval(), small_inputs((6, 6, 6, 6))
+    once, twice = torch.rand(4, 6) * 0.4 + 0.1, torch.cat([words, words], dim=2)
+    with torch.no_grad():
+        expected = generator(*others, words, mask)
+        ones, halves = generator(*others, words, mask.float()), generator(*others, twice, mask.repeat(1, 2) * 0.5)
+        weighted, split = generator(*others, words, once), generator(*others, twice, (once / 2).repeat(1, 2))
+        without = generator(*others, torch.cat([words, torch.randn_like(words)], dim=2), F.pad(mask.float(), (0, 6)))
+    assert all(map(torch.equal, flat(ones), flat(expected)))
+    assert_close(halves.images, expected.images, atol=1e-5, rtol=0)
+    assert_close(split.images, weighted.images, atol=1e-5, rtol=0)
+    assert (weighted.images[-1] - expected.images[-1]).abs().max() > 1e-3
+    assert_close(without.images, expected.images, atol=1e-6, rtol=0)
+
+
 def test_a_caption_without_words_still_gives_an_image_and_reads_nothing():
     generator, (*others, words, mask) = small_generator().eval(), small_inputs(lengths=(3, 0))
     with torch.no_grad():

@@ -47,6 +47,13 @@ def test_a_resumed_run_writes_the_lines_of_the_run_that_went_on(tmp_path):
     assert both[0] == both[1] and [line["step"] for line in both[0]] == [4, 8, 9]
 
 
+def test_numbers_keep_six_digits_however_small_they_are(tmp_path):
+    progress = Progress(tmp_path / "metrics.jsonl", 9, "test")
+    progress.write("train", 1, 1, {"rate": 2.3456789e-9, "loss": 12345.6789, "bad": float("nan"), "steps": 3})
+    (line,) = lines_of(tmp_path / "metrics.jsonl")
+    assert (line["rate"], line["loss"], line["bad"], line["steps"]) == (2.34568e-9, 12345.7, None, 3)
+
+
 def test_numbers_come_from_the_device_in_one_copy(monkeypatch):
     copies, tolist = [], torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: copies.append(tensor.shape) or tolist(tensor))

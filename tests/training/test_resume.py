@@ -107,6 +107,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(runs, kind, point):
     assert not (run / "Model" / "netG_epoch_3.pth").exists() and not (run / "Model" / "clip3.pth").exists()
     runs.call(kind, name, "--resume", str(run))
     assert_same_run(runs.whole[kind], run)
+    assert [session["ended"] for session in sessions(run)] == [None, "done"]
+
+
+def sessions(run: Path) -> list[dict]:
+    return json.loads((run / "run.json").read_text())["sessions"]
 
 
 def signal_at_step(monkeypatch, number: int, step: int) -> None:
@@ -135,6 +140,8 @@ def test_a_signal_ends_the_run_after_the_step_and_it_goes_on(runs, monkeypatch, 
     assert [path.name for path in sorted((run / "State").iterdir())] == ["step_00000004.pt", "step_00000005.pt"]
     runs.call(kind, name, "--resume", "auto")
     assert_same_run(runs.whole[kind], run)
+    assert [session["ended"] for session in sessions(run)] == ["stopped", "done"]
+    assert "--resume auto" in sessions(run)[1]["command"] and sessions(run)[0]["data"] == sessions(run)[1]["data"]
 
 
 @pytest.mark.parametrize(("kind", "measuring"), [("gan", Monitor), ("damsm", Validation)])

@@ -41,6 +41,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         path: the YAML file.
         overrides: ``KEY.PATH=VALUE`` strings, applied in order after the file; the value is read as YAML.
 
+    Returns:
+        The config, whose ``said`` tells which keys the file and the overrides name.
+
     Raises:
         UserError: the file is missing or no YAML mapping; a key is unknown (with the nearest valid one) or stands
             there twice, a value has the wrong type, is out of range or contradicts another.
@@ -53,7 +56,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         values = {}
     config = Config()
     ignored: list[str] = []
-    _update(config, values, "", str(path), ignored)
+    _update(config, values, "", str(path), ignored, config.said)
     for override in overrides:
         _apply_override(config, override, ignored)
     if ignored:
@@ -66,7 +69,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def config_from_dict(values: dict, source: str) -> Config:
     """A checked config of what ``dataclasses.asdict`` made of one; raises as :func:`load_config`."""
     config = Config()
-    _update(config, values, "", source, [])
+    _update(config, values, "", source, [], config.said)
     check(config, source)
     return config
 
@@ -96,10 +99,10 @@ def _apply_override(config: Config, override: str, ignored: list[str]) -> None:
     nested: Any = value
     for name in reversed(key.strip().split(".")):
         nested = {name: nested}
-    _update(config, nested, "", "--set", ignored)
+    _update(config, nested, "", "--set", ignored, config.said)
 
 
-def _update(node: Any, values: Any, prefix: str, source: str, ignored: list[str]) -> None:
+def _update(node: Any, values: Any, prefix: str, source: str, ignored: list[str], said: dict[str, str]) -> None:
     """Set what ``values`` names in a section (or, without a prefix, in the whole config), each value converted."""
     if not isinstance(values, dict):
         if prefix:
@@ -115,9 +118,10 @@ def _update(node: Any, values: Any, prefix: str, source: str, ignored: list[str]
             raise UserError(f"{source}: unknown key {name}{_nearest(name)}")
         current = getattr(node, key)
         if is_dataclass(current):
-            _update(current, value, f"{name}.", source, ignored)
+            _update(current, value, f"{name}.", source, ignored, said)
         else:
             setattr(node, key, _convert(value, hints[key], name, source))
+            said[name] = source
 
 
 def _nearest(name: str) -> str:

@@ -133,6 +133,11 @@ class Config:
     TEXT: TextSection = field(default_factory=TextSection)
     EVAL: EvalSection = field(default_factory=EvalSection)
 
+    def __post_init__(self) -> None:
+        # Where each key was said: key → the file, "--set" or a flag. A key that is not there has its default. This is
+        # no key itself: configs with equal values are equal, wherever these come from, and it is not written.
+        self.said = dict[str, str]()
+
     @property
     def image_sizes(self) -> list[int]:
         """Sides of the generator's images in pixels, smallest first."""

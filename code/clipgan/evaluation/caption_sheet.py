@@ -61,7 +61,7 @@ def draw_captions(
     for start in range(0, len(places), size):
         numbers = places[start : start + size]
         part = [captions[number] for number in numbers]
-        out = generate(generator, encoder, part, numbers, config, device)
+        out = generate(generator, encoder, part, numbers, config.SEED, device)
         require_finite_images(out.images[-1], config)
         with writing(folder):
             for images in out.images:

@@ -143,7 +143,7 @@ class SnapshotGrid:
             return
         captions = [example.captions[0] for example in self._examples]
         places = range(len(captions))
-        out = generate(generator, self._encoder, captions, places, self._config, self._device)
+        out = generate(generator, self._encoder, captions, places, self._config.SEED, self._device)
         require_finite_images(out.images[-1], self._config)
         columns = [("real", self._real)] + [(f"{images.shape[-1]} px", images) for images in out.images]
         save_grid(folder.images / f"grid_epoch_{epoch}.png", columns, captions)

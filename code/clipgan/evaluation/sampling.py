@@ -65,14 +65,19 @@ def generate(
     encoder: ClipEncoder,
     captions: Sequence[str],
     places: Sequence[int],
-    config: Config,
+    seed: int,
     device: torch.device,
 ) -> GeneratorOutput:
     """Generate an image of each caption; its noise is that of its place (:func:`noise_of`)."""
     tokens = encoder.tokenize(list(captions))
-    noise = noise_of(config.SEED, places, config.GAN.Z_DIM + config.GAN.CONDITION_DIM)
-    noises = send(noise, device).split([config.GAN.Z_DIM, config.GAN.CONDITION_DIM], dim=1)
-    return draw(generator, encoder, send(tokens, device), *noises)
+    return draw(generator, encoder, send(tokens, device), *noises_of(generator, seed, places, device))
+
+
+def noises_of(generator: Generator, seed: int, places: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The noise z [N, Z] and ε [N, C] that a generator takes for images at these places (:func:`noise_of`)."""
+    widths = [generator.input_widths[name] for name in ("noise", "condition_noise")]
+    noise, condition_noise = send(noise_of(seed, places, sum(widths)), device).split(widths, dim=1)
+    return noise, condition_noise
 
 
 def draw(
@@ -113,9 +118,8 @@ def generate_samples(
             captions = [examples[sample.example].captions[sample.caption] for sample in part]
             places = [sample.place for sample in part]
             missing = TOGETHER - len(part)  # the last part repeats its first sample; the surplus is dropped
-            out = generate(
-                generator, encoder, captions + captions[:1] * missing, places + places[:1] * missing, config, device
-            )
+            captions, places = captions + captions[:1] * missing, places + places[:1] * missing
+            out = generate(generator, encoder, captions, places, config.SEED, device)
             parts.append(to_uint8(out.images[-1][: len(part)]))
             finite.append(torch.isfinite(out.images[-1]).all())
         if not torch.stack(finite).all():  # as bytes they would be black

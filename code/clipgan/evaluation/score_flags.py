@@ -10,6 +10,7 @@ from typing import Any
 
 from clipgan.config import BOUNDS, Config
 from clipgan.errors import UserError
+from clipgan.evaluation.from_snapshot import take_if_there
 from clipgan.evaluation.scores import Settings
 from clipgan.flags import REPOSITORY, add_common_flags, config_from_flags, whole_number
 from clipgan.machine import distributed
@@ -43,12 +44,16 @@ def add_score_flags(parser: argparse.ArgumentParser) -> None:
 def read_config(args: argparse.Namespace) -> Config:
     """The config that ``--data`` or ``--cfg`` names, with the other flags applied.
 
+    What it leaves out comes from the snapshot TRAIN.NET_G, if that is there.
+
     Raises:
-        UserError: neither was given.
+        UserError: neither was given, or the config contradicts the snapshot.
     """
     if not args.data and not args.cfg:
         raise UserError("nothing to score: give --data bird|coco|toy, --cfg FILE, or folders (see --help)")
-    return config_from_flags(args, args.cfg or REPOSITORY / CONFIGS[args.data])
+    config = config_from_flags(args, args.cfg or REPOSITORY / CONFIGS[args.data])
+    take_if_there(config)
+    return config
 
 
 def refuse_config_flags(args: argparse.Namespace, path_flag: str) -> None:

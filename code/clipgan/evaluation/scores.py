@@ -21,6 +21,7 @@ from clipgan.evaluation.features import (
     statistics_of_split,
 )
 from clipgan.evaluation.finite import require_finite
+from clipgan.evaluation.from_snapshot import settle_image_size
 from clipgan.evaluation.image_facts import ImageFacts
 from clipgan.evaluation.inception import RESIZE, FidNetwork, Provenance, load_fid_network, load_score_network
 from clipgan.evaluation.metrics.frechet import Statistics, frechet_distance
@@ -51,6 +52,8 @@ class Settings:
 def generated_images(config: Config, how_to: str) -> tuple[Path, list[Path]]:
     """The folder of the images that ``TRAIN.NET_G`` generated, and its files.
 
+    Where neither config nor snapshot says the image size, the images do: ``config`` gets it.
+
     Args:
         how_to: the command that generates them, for the error message.
 
@@ -64,6 +67,7 @@ def generated_images(config: Config, how_to: str) -> tuple[Path, list[Path]]:
     files = list_images(folder) if folder.is_dir() else []
     if not files:
         raise UserError(f"no generated images in {folder}: make them with `{how_to}`")
+    settle_image_size(config, files)
     return folder, files
 
 
@@ -78,6 +82,7 @@ def fid_of_run(
         UserError: no images, too few, unreadable ones, or cached statistics of something else.
     """
     ours = _ImageSet(*generated_images(config, how_to)) if generated is None else _ImageSet.of(generated)
+    settle_image_size(config)
     split = Split.of(config)
     data_dir = Path(config.DATA_DIR)
     _require_enough((ours.path, ours.count), (data_dir, len(split.examples)))

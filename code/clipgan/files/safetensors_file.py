@@ -23,6 +23,7 @@ _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+_DESCRIPTION = shapes.mapping_of(shapes.text(_LARGEST_HEADER), at_most=1000)
 _ENTRY = shapes.record(
     {
         "dtype": shapes.one_of(*_DTYPES),
@@ -52,6 +53,15 @@ def read_safetensors(path: str | Path, *, expected: str = EXPECTED) -> dict[str,
         UserError: no such file; cut off; or its header does not describe it: types, sizes, and places that leave no
             gap and do not overlap.
     """
+    return read_described(path, expected=expected)[0]
+
+
+def read_described(path: str | Path, *, expected: str = EXPECTED) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a file as :func:`read_safetensors` gives them, and the texts that the file says of itself.
+
+    Raises:
+        UserError: as :func:`read_safetensors`; or what it says of itself is no dictionary of texts.
+    """
     with reading(path, expected):
         size = require_file(path)
         with open(path, "rb") as file:
@@ -65,16 +75,17 @@ def read_safetensors(path: str | Path, *, expected: str = EXPECTED) -> dict[str,
             if length > _LARGEST_HEADER:
                 raise ValueError(f"has a header of {length:,} bytes, more than any that describes weights")
             file.seek(8)
-            entries = _entries(file.read(length), size - 8 - length)
-            return {name: _read_tensor(file, entry) for name, entry in entries}
+            content = parse_json(file.read(length).decode("utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError(f"its header must be a dictionary, not {short(content)}")
+            description = content.pop("__metadata__", {})
+            _DESCRIPTION(description, "its __metadata__")
+            entries = _entries(content, size - 8 - length)
+            return {name: _read_tensor(file, entry) for name, entry in entries}, description
 
 
-def _entries(header: bytes, size: int) -> list[tuple[str, dict[str, Any]]]:
+def _entries(content: dict[str, Any], size: int) -> list[tuple[str, dict[str, Any]]]:
     """Names and descriptions in the order of their bytes, of which there are ``size``."""
-    content = parse_json(header.decode("utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"its header must be a dictionary, not {short(content)}")
-    content.pop("__metadata__", None)
     shapes.mapping_of(_ENTRY)(content, "its header")
     entries = sorted(content.items(), key=lambda item: item[1]["data_offsets"])
     place = 0

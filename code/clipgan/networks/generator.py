@@ -129,7 +129,7 @@ class Generator(nn.Module):
             condition_noise: epsilon [B, C], standard normal; zeros give the mean condition.
             sentence: sentence features [B, E].
             words: word features [B, D, W].
-            word_mask: [B, W] bool, True = a real word.
+            word_mask: [B, W] bool, True = a real word; or float, see `DynamicMemory`.
 
         Raises:
             ValueError: for inputs of other shapes.
@@ -154,7 +154,7 @@ class Generator(nn.Module):
                 raise ValueError(f"{name} must be {[batch, width]}, not {list(inputs[name].shape)}")
         if words.ndim != 3 or words.shape[1] != self.word_dim:
             raise ValueError(f"words must be [B, {self.word_dim}, W], not {list(words.shape)}")
-        if word_mask.dtype != torch.bool or word_mask.shape != (batch, words.shape[2]):
+        if word_mask.dtype not in (torch.bool, torch.float32) or word_mask.shape != (batch, words.shape[2]):
             raise ValueError(
                 f"word_mask must be bool {[batch, words.shape[2]]}, not {word_mask.dtype} {list(word_mask.shape)}"
             )

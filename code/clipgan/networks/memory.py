@@ -41,6 +41,7 @@ class DynamicMemory(nn.Module):
             features: image features [B, C, h, w].
             words: word features [B, D, W].
             word_mask: [B, W], True = a real word. A caption without a single word reads zeros (its attention is even).
+                Instead of bool also float in [0, 1]: a word counts in the softmax as if it stood there that often.
 
         Returns:
             Refined features [B, C, h, w], and the attention [B, W, h, w]: a pixel's weights over the real words, which
@@ -49,12 +50,13 @@ class DynamicMemory(nn.Module):
         height, width = features.shape[2:]
         memory = self.write(features, words)  # [B, 2C, W]
         key = F.relu(pointwise(self.key, memory))  # [B, C, W]
-        value = F.relu(pointwise(self.value, memory)) * word_mask.unsqueeze(1)  # [B, C, W]
+        value = F.relu(pointwise(self.value, memory)) * (word_mask > 0).unsqueeze(1)  # [B, C, W]
 
         # Pixels come first, so that the softmax runs over neighbours in memory.
         pixels = features.flatten(2).transpose(1, 2)  # [B, hw, C]
         scores = (pixels @ key).float()  # [B, hw, W]
-        scores = scores.masked_fill(~word_mask.unsqueeze(1), torch.finfo(torch.float32).min)
+        share = word_mask.float().log().clamp_min(torch.finfo(torch.float32).min)  # [B, W], 0 for a word
+        scores = scores + share.unsqueeze(1)
         attention = scores.softmax(dim=2)  # [B, hw, W]
         response = attention.to(value.dtype) @ value.transpose(1, 2)  # [B, hw, C]
         gate = torch.sigmoid(self.response_logit(pixels, response))  # [B, hw, 1]

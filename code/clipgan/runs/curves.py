@@ -1,4 +1,4 @@
-"""Draws the metrics of a run as curves: a PNG drawn with Pillow, and TensorBoard files if it is installed."""
+"""Reads the metrics of a run, and draws them as curves."""
 
 from __future__ import annotations
 
@@ -107,24 +107,6 @@ def draw_curves(metrics: str | Path, path: str | Path) -> bool:
         sheet.save(path)
     except OSError as error:
         raise write_failure(error, path) from None
-    return True
-
-
-def write_tensorboard(metrics: str | Path, folder: str | Path, images: Iterable[Path] = ()) -> bool:
-    """Write the metrics, and PNG files as images, for TensorBoard; returns False if it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return False
-    import numpy as np
-
-    with SummaryWriter(str(folder)) as writer:
-        for (kind, name), points in series(read_metrics(metrics)).items():
-            for step, value in points:
-                writer.add_scalar(f"{kind}/{name}", value, int(step))
-        for image in images:
-            with Image.open(image) as picture:
-                writer.add_image(image.stem, np.asarray(picture.convert("RGB")), dataformats="HWC")
     return True
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from pathlib import Path
 from clipgan.config import Config, save_config
 from clipgan.errors import UserError
 from clipgan.machine import distributed
-from clipgan.runs.curves import draw_curves, write_tensorboard
+from clipgan.runs.curves import draw_curves
 from clipgan.runs.lock import locked
+from clipgan.runs.tensorboard import Board
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class RunFolder:
         return self.root / "config.yml"
 
     @property
+    def record(self) -> Path:
+        """How the run was made, see ``record.py``."""
+        return self.root / "run.json"
+
+    @property
     def curves(self) -> Path:
         return self.root / "curves.png"
 
@@ -56,11 +61,13 @@ class RunFolder:
         """Draw the curves of ``metrics.jsonl``; returns whether there was anything to draw."""
         return distributed.is_main() and self.metrics.is_file() and draw_curves(self.metrics, self.curves)
 
+    def board(self) -> Board:
+        """What TensorBoard shows of the run, in ``tensorboard/``."""
+        return Board(self.root / "tensorboard", self.metrics, self.images)
+
     def finish(self) -> None:
-        """Draw the curves, and write them for TensorBoard if it is installed."""
+        """Draw the curves, and say where they are."""
         if self.draw_curves():
-            shutil.rmtree(self.root / "tensorboard", ignore_errors=True)  # written before this run was resumed
-            write_tensorboard(self.metrics, self.root / "tensorboard", sorted(self.images.glob("*.png")))
             print(f"the curves are in {self.curves}")
 
     @staticmethod

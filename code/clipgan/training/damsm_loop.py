@@ -205,12 +205,12 @@ def pretrain(
         [{"params": backbone}, {"params": projection}], lr=0.0, betas=(0.9, 0.98), fused=True
     )
     scaler = precision.scaler()
-    progress = Progress(folder.metrics, total, "pretraining")
+    progress = Progress.of(folder, "pretraining", total, config, device)
     guard = Guard(device, folder, REMEDY, progress.say)
     trained = {"encoder": encoder, "optimizer": optimizer, "scaler": scaler, "progress": progress, "guard": guard}
     state = TrainingState(folder, trained, config, guard.healthy, {"data": data_fingerprint(dataset.examples)})
     position = state.resume() if resume else Position()
-    progress.start(position.step)
+    progress.start(position.step, position.epoch)
     parallel_encoder = distributed.data_parallel(encoder)
     if train.COMPILE:
         compile_forward(encoder, varying=[(1, 1)])  # the captions' length
@@ -250,12 +250,11 @@ def pretrain(
                 encoder.eval()
                 numbers = validate(encoder, position.epoch)
                 progress.write("eval", position.step, position.epoch, numbers)
-                shown = ", ".join(f"{key} {value:.3f}" for key, value in numbers.items())
-                progress.say(f"epoch {position.epoch}: {shown}")
                 is_best, position.best = numbers["r1"] > position.best, max(numbers["r1"], position.best)
                 if distributed.is_main():
                     _save(encoder, folder, config, position, numbers, is_best, position.step >= total)
                     folder.draw_curves()
+                progress.end_epoch(position.epoch, SHOWN, numbers)
     return folder.models / "clip_best.pth"
 
 

@@ -35,12 +35,11 @@ from clipgan.runs.folder import RunFolder
 from clipgan.runs.progress import Progress
 from clipgan.runs.state import Position, StopSignals, TrainingState
 from clipgan.training.gan_networks import GanNetworks
-from clipgan.training.gan_report import EpochReport
+from clipgan.training.gan_report import SHOWN, EpochReport
 from clipgan.training.guard import Guard
 from clipgan.training.matching import View, matching_losses
 
 REMEDY = "lower TRAIN.GENERATOR_LR and TRAIN.DISCRIMINATOR_LR, or set TRAIN.PRECISION to fp32"
-SHOWN = ("loss_d", "loss_g", "words", "sentence")
 Discriminate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -168,6 +167,11 @@ def generator_losses(
     return {"loss_g": loss, **losses}
 
 
+def rates(config: Config) -> dict[str, float]:
+    """The learning rates by the names that the log gives them; a run that goes on may have others."""
+    return {"lr_generator": config.TRAIN.GENERATOR_LR, "lr_discriminators": config.TRAIN.DISCRIMINATOR_LR}
+
+
 def train_gan(
     config: Config,
     networks: GanNetworks,
@@ -204,7 +208,7 @@ def train_gan(
     total = config.total_steps(len(sampler))
     precision = Precision(config.TRAIN.PRECISION, device)
     prepare_training(device)
-    progress = Progress(folder.metrics, total, "training")
+    progress = Progress.of(folder, "training", total, config, device)
     guard = Guard(device, folder, REMEDY, progress.say)
     generator, discriminators, average = networks.prepare(config, device, precision, guard)
     frozen = FrozenEncoder(encoder, config, precision)
@@ -213,7 +217,7 @@ def train_gan(
     origin = {"encoder": networks.encoder_fingerprint, "data": data_fingerprint(dataset.examples)}
     state = TrainingState(folder, trained, config, guard.healthy, origin)
     position = state.resume() if resume else Position()
-    progress.start(position.step)
+    progress.start(position.step, position.epoch)
     report = EpochReport(config, networks, average, folder, progress, measure, draw)
     with StopSignals() as stop, state, progress:
         while position.step < total or position.batch:
@@ -257,7 +261,7 @@ def train_gan(
                 position.count_step()
                 made = guard.end(position.step)
                 average.update(networks.generator, made)
-                losses = {**losses, "loss_d": sum(losses_d.values()), **losses_d, "skipped": 1 - made}
+                losses = {**losses, "loss_d": sum(losses_d.values()), **losses_d, **rates(config), "skipped": 1 - made}
                 progress.step(position.step, position.epoch + 1, losses, shown=SHOWN)
                 state.after_step(position, stop, last=position.step >= total)
                 keep_freed_memory(device)  # not before the first step, which gives the optimizers' states their places

@@ -13,6 +13,7 @@ from clipgan.runs.state import Position
 from clipgan.training.ema import EMA
 from clipgan.training.gan_networks import GanNetworks
 
+SHOWN = ("loss_d", "loss_g", "words", "sentence")  # of the numbers of a step: beside the bar, and in an epoch's line
 Measure = Callable[[nn.Module, int], dict[str, float | str]]
 Draw = Callable[[nn.Module, int], None]
 
@@ -44,21 +45,23 @@ class EpochReport:
         self._measure, self._draw = measure, draw
 
     def __call__(self, position: Position, last: bool) -> None:
-        """Report on the epoch that has ended."""
+        """Report on the epoch that has ended, in a line, too."""
         snapshot_interval = self._config.TRAIN.SNAPSHOT_INTERVAL
         if position.epoch % snapshot_interval == 0 or last:
             self._networks.save(self._folder, self._average.network, position, self._config)
             if self._draw is not None:
                 self._draw(self._average.network, position.epoch)
+        numbers: dict[str, float | str] = {}
         measure_interval = self._config.EVAL.INTERVAL or snapshot_interval
         if self._measure is not None and (position.epoch % measure_interval == 0 or last):
-            self._keep_the_best(position, self._measure(self._average.network, position.epoch))
+            numbers = self._measure(self._average.network, position.epoch)
+            self._keep_the_best(position, numbers)
             self._folder.draw_curves()
+        told = {key: value for key, value in numbers.items() if not key.startswith("best_")}
+        self._progress.end_epoch(position.epoch, SHOWN, told)
 
     def _keep_the_best(self, position: Position, numbers: dict[str, float | str]) -> None:
         self._progress.write("eval", position.step, position.epoch, numbers)
-        shown = [f"{key} {value:.3f}" for key, value in numbers.items() if not key.startswith("best_")]
-        self._progress.say(f"epoch {position.epoch}: {', '.join(shown)}")
         if numbers["best_by"] > position.best:
             position.best = numbers["best_by"]
             self._networks.save_best(self._folder, self._average.network, position, self._config, numbers)
