@@ -1,4 +1,6 @@
-"""Train the GAN, or evaluate it: python main.py --cfg cfg/clip_bird_DMGAN.yml --gpu 0
+"""Train the GAN, evaluate it, or draw sentences: python main.py --cfg cfg/clip_bird_DMGAN.yml --gpu 0
+
+``--text "a small red bird"`` draws, with a model's file (``--model``) or with the generator that a config evaluates.
 
 ``TRAIN.FLAG: True`` trains. ``False`` evaluates ``TRAIN.NET_G``: with ``B_VALIDATION: True`` it samples the test split
 and measures R-precision, with ``False`` it draws the captions that ``<DATA_DIR>/example_filenames.txt`` lists.
@@ -20,9 +22,11 @@ import torch
 
 from clipgan.config import Config, require_embedding_dim, require_generator_size
 from clipgan.data.examples import read_own_captions
-from clipgan.data.from_config import batch_line, read_split, require_even_shares, training_set
+from clipgan.data.from_config import batch_line, data_fingerprint, read_split, require_even_shares, training_set
+from clipgan.drawing.command import add_drawing_flags, asks_to_draw, draw_from_flags
 from clipgan.errors import UserError
 from clipgan.evaluation.caption_sheet import draw_captions, has_words
+from clipgan.evaluation.from_snapshot import encoder_of, networks_of
 from clipgan.evaluation.measure import evaluate_generator, load_judges
 from clipgan.evaluation.monitor import Monitor, SnapshotGrid
 from clipgan.evaluation.sampling import sample_folder
@@ -33,11 +37,10 @@ from clipgan.machine.device import choose_device, place, seed_everything
 from clipgan.machine.door import speed_up
 from clipgan.machine.failures import explained
 from clipgan.machine.precision import Precision
-from clipgan.networks.clip_encoder import ClipEncoder, build_encoder
-from clipgan.runs.checkpoint import fingerprint
+from clipgan.networks.clip_encoder import ClipEncoder
 from clipgan.runs.folder import RunFolder, open_run
+from clipgan.runs.record import command_line, recorded
 from clipgan.runs.report import versions, write_json
-from clipgan.runs.snapshots import clip_keys, load_encoder, load_generator
 from clipgan.training.gan_loop import train_gan
 from clipgan.training.gan_networks import GanNetworks
 
@@ -46,7 +49,12 @@ from clipgan.training.gan_networks import GanNetworks
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_training_flags(parser)
-    config, earlier = training_config(parser.parse_args(argv))
+    add_drawing_flags(parser)
+    args = parser.parse_args(argv)
+    if asks_to_draw(args):
+        draw_from_flags(args)
+        return
+    config, earlier = training_config(args)
     require_generator_size(config)
     device = choose_device(config.GPU_ID, config.CUDA)
     distributed.initialise(device)
@@ -57,34 +65,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("TRAIN.NET_G is empty: name the generator's snapshot to evaluate, by --NET_G or in the config")
     if not config.TRAIN.FLAG and earlier is not None:
         raise UserError("--resume goes on with a training run, but TRAIN.FLAG is False, which evaluates")
-    with distributed.main_first():  # one process downloads
-        encoder = _encoder(config).to(device)
-    require_embedding_dim(config, encoder.word_dim)
     if config.TRAIN.FLAG:
-        _train(config, encoder, device, earlier)
+        with distributed.main_first():  # one process downloads
+            encoder = encoder_of(config).to(device)
+        require_embedding_dim(config, encoder.word_dim)
+        _train(config, encoder, device, earlier, command_line("main.py", argv))
     else:
-        arguments = config.generator_arguments(encoder.word_dim, encoder.sentence_dim)
-        generator = load_generator(config.TRAIN.NET_G, arguments, fingerprint(encoder))
-        generator = place(generator.requires_grad_(False).eval(), device)
+        with distributed.main_first():
+            generator, encoder = networks_of(config)
+        generator, encoder = place(generator, device), encoder.to(device)
         keep_freed_memory(device)
         evaluate = _validate if config.B_VALIDATION else _draw_own_captions
         evaluate(config, generator, encoder, device)
 
 
-def _encoder(config: Config) -> ClipEncoder:
-    train = config.TRAIN
-    if train.CLIP_MODEL_CHECKPOINT:
-        path, base = train.CLIP_MODEL_CHECKPOINT, train.CLIP_MODEL_BASE
-        encoder = load_encoder(path, base, config.TEXT.WORDS_NUM, **clip_keys(train))
-    else:
-        print("TRAIN.CLIP_MODEL_CHECKPOINT is empty: the encoder was not fine-tuned, its region projection is random")
-        base, weights = train.CLIP_MODEL_BASE, train.CLIP_PRETRAINED
-        encoder = build_encoder(base, weights, config.TEXT.WORDS_NUM, **clip_keys(train))
-    print(encoder.describe)
-    return encoder.freeze()
-
-
-def _train(config: Config, encoder: ClipEncoder, device: torch.device, earlier: RunFolder | None) -> None:
+def _train(
+    config: Config, encoder: ClipEncoder, device: torch.device, earlier: RunFolder | None, command: str
+) -> None:
     require_even_shares(config)
     precision = Precision(config.TRAIN.PRECISION, device)
     if config.TRAIN.ACCUMULATE > 1:
@@ -99,7 +96,12 @@ def _train(config: Config, encoder: ClipEncoder, device: torch.device, earlier: 
         networks.load(config)
     monitor = Monitor(examples, encoder, config, device)
     grid = SnapshotGrid(examples["test"], encoder, config, device)
-    with open_run(config, earlier) as folder:
+    origin = {
+        "command": command,
+        "data": {split: data_fingerprint(of_split) for split, of_split in examples.items()},
+        "encoder": networks.encoder_fingerprint,
+    }
+    with open_run(config, earlier) as folder, recorded(folder, config, device, precision, **origin):
         sizes = "/".join(str(size) for size in config.image_sizes)
         print(f"{len(examples['train'])} training images from {config.DATA_DIR}, sizes {sizes} px")
         print(f"{encoder.spec.name} on {device}, {precision}, writing to {folder.root}")

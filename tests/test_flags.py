@@ -36,6 +36,7 @@ def test_flags_override_the_config(tmp_path):
     config = config_from_flags(parser.parse_args(flags))
     assert (config.GPU_ID, config.DATA_DIR, config.TRAIN.NET_G) == (-1, "d", "g.pth")
     assert (config.SEED, config.TRAIN.BATCH_SIZE, config.WORKERS) == (7, 4, 0)
+    assert config.said["SEED"] == "--manualSeed" and config.said["TRAIN.NET_G"] == "--NET_G"
 
 
 def parse(tmp_path, *flags):

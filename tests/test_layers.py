@@ -29,6 +29,9 @@ ALLOWED = {
     "evaluation": {
         "errors", "files", "losses", "networks", "config", "machine", "runs", "data", "visualize", "flags", "training",
     },
+    "drawing": {
+        "errors", "files", "networks", "config", "machine", "runs", "data", "visualize", "flags", "evaluation",
+    },
 }  # fmt: skip
 
 

@@ -91,6 +91,7 @@ def config_from_flags(args: argparse.Namespace, path: str | Path | None = None) 
         value = getattr(args, flag)
         if value is not None:
             set_key(config, key, value)
+            config.said[key] = f"--{flag}"
     check(config, "command line")
     return config
 

@@ -47,7 +47,7 @@ def save_grid(
         x = MARGIN + i * (cell + MARGIN)
         draw.text((x, MARGIN // 2), title, fill=FAINT, font=font)
         for row, image in enumerate(images):
-            sheet.paste(_fit(to_image(image), cell), (x, MARGIN + LINE + row * (cell + MARGIN)))
+            sheet.paste(fit_to_cell(to_image(image), cell), (x, MARGIN + LINE + row * (cell + MARGIN)))
     for row, caption in enumerate(captions):
         x = MARGIN + len(columns) * (cell + MARGIN)
         y = MARGIN + LINE + row * (cell + MARGIN)
@@ -81,16 +81,16 @@ def save_attention_sheet(
     draw = ImageDraw.Draw(sheet)
     for row, image in enumerate(images):
         y = MARGIN + row * (cell + LINE + MARGIN)
-        picture = _fit(to_image(image), cell)
+        picture = fit_to_cell(to_image(image), cell)
         sheet.paste(picture, (MARGIN, y + LINE))
         for column, word in enumerate(words[row]):
             x = MARGIN + (column + 1) * (cell + 4)
             draw.text((x, y), word[:14], fill=INK, font=font)
-            sheet.paste(_lit(picture, attention[row, column], cell), (x, y + LINE))
+            sheet.paste(lit(picture, attention[row, column], cell), (x, y + LINE))
     _write(sheet, path)
 
 
-def _lit(picture: Image.Image, heat: Tensor, cell: int) -> Image.Image:
+def lit(picture: Image.Image, heat: Tensor, cell: int) -> Image.Image:
     """The picture, dark where ``heat`` [h, w] is low and red where it is high."""
     heat = heat.detach().float().cpu()[None, None]
     heat = F.interpolate(heat, size=(cell, cell), mode="bilinear", align_corners=False)[0, 0]
@@ -101,7 +101,7 @@ def _lit(picture: Image.Image, heat: Tensor, cell: int) -> Image.Image:
     return Image.fromarray(lit.clip(0, 255).astype(np.uint8))
 
 
-def _fit(image: Image.Image, cell: int) -> Image.Image:
+def fit_to_cell(image: Image.Image, cell: int) -> Image.Image:
     if image.size == (cell, cell):
         return image
     whole = cell % image.width == 0 and image.width == image.height

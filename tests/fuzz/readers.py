@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 import yaml
+from conftest import TINY_CLIP
 from PIL import Image
+from tiny_model import write_tiny_model
 
 from clipgan.config import Config, load_config
 from clipgan.data.cache import ImageCache, Preparation
@@ -22,7 +25,10 @@ from clipgan.data.examples import Example, read_examples, read_own_captions
 from clipgan.data.images import load_shrunk
 from clipgan.data.toy_oracle import read_truth
 from clipgan.data.toy_scene import ATTRIBUTES
+from clipgan.drawing.model import Model
 from clipgan.evaluation.features import read_statistics
+from clipgan.evaluation.from_snapshot import take_from_generator
+from clipgan.files.safetensors_file import read_described
 from clipgan.files.torch_file import read_torch_file
 from clipgan.networks.clip_encoder import build_encoder
 from clipgan.networks.discriminator import Discriminator
@@ -30,6 +36,8 @@ from clipgan.networks.generator import Generator
 from clipgan.runs import checkpoint
 from clipgan.runs.curves import draw_curves
 from clipgan.runs.folder import RunFolder
+from clipgan.runs.model_file import read_model
+from clipgan.runs.record import sessions_so_far
 from clipgan.runs.snapshots import load_discriminator, load_encoder, load_generator, save_encoder
 from clipgan.runs.state import Position, TrainingState
 
@@ -83,6 +91,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     torch.manual_seed(0)
     made: dict[str, Reader] = {}
     _checkpoints(made, folder)
+    _model_file(made, folder)
     _state(made, folder)
     _encoders(made, folder)
     _data(made, folder)
@@ -107,8 +116,45 @@ def _checkpoints(made: dict[str, Reader], folder: Path) -> None:
             lambda path, load=load, arguments=arguments: load(path, dict(arguments)), ".pth", files, content,
             torch_bytes, tensors=True,
         )  # fmt: skip
+    sizes = {
+        **made["generator"].tree, "config": {"DATA": {"BOX_CROP": False, "CROP_SCALE": 1.5}, "TEXT": {"WORDS_NUM": 9}},
+    }  # fmt: skip
+
+    def evaluate(path: Path) -> None:
+        config = Config()
+        config.TRAIN.NET_G = str(path)
+        architecture = take_from_generator(config)
+        if architecture:
+            load_generator(path, architecture)
+
+    made["evaluated generator"] = Reader(
+        evaluate, ".pth", {"archive": torch_bytes(sizes)}, sizes, torch_bytes, tensors=True
+    )
+    header = {"format": "pt", "description": "{}"}
+    tensors = {"a": torch.zeros(2, 3), "b": torch.zeros(2, dtype=torch.bool), "none": torch.zeros(0)}
+    made["safetensors"] = Reader(
+        read_described, ".safetensors", {"a": safetensors.torch.save(tensors, header)}, header,
+        lambda tree: safetensors.torch.save(tensors, tree),
+    )  # fmt: skip
     made["foreign torch file"] = Reader(lambda path: read_torch_file(path, foreign=True), ".pt", {"a": torch_bytes(
         {"state_dict": {"model.a": torch.zeros(3)}, "callbacks": {"x": np.float64(3)}, "epoch": 3})})  # fmt: skip
+
+
+def _model_file(made: dict[str, Reader], folder: Path) -> None:
+    path = folder / "good.safetensors"
+    write_tiny_model(path, TINY_CLIP, image_side=False)
+    weights, said = read_described(path)
+    description = json.loads(said["description"])
+
+    def dump(tree: Any) -> bytes:
+        return safetensors.torch.save(weights, {"description": json.dumps(tree)})
+
+    def draw(path: Path) -> None:
+        model = Model(read_model(path), "cpu")
+        assert all(model.facts)
+        model.draw("a small red bird")
+
+    made["model file"] = Reader(draw, ".safetensors", {"a": path.read_bytes()}, description, dump)
 
 
 def _state(made: dict[str, Reader], folder: Path) -> None:
@@ -320,6 +366,16 @@ def _small(made: dict[str, Reader], folder: Path) -> None:
         return b"\n".join(json_bytes(line) for line in tree) if isinstance(tree, list) else json_bytes(tree)
 
     made["metrics.jsonl"] = Reader(read_lines, ".jsonl", {"a": dump_lines(lines)}, lines, dump_lines)
+
+    runs = RunFolder(folder / "run")
+    runs.root.mkdir()
+    record = {"sessions": [{"command": "python main.py", "seed": 1, "ended": None, "hardware": {"gpus": []}}]}
+
+    def read_record(path: Path) -> None:
+        runs.record.write_bytes(path.read_bytes())
+        sessions_so_far(runs.record)
+
+    made["run.json"] = Reader(read_record, ".json", {"a": json_bytes(record)}, record, json_bytes)
 
     toy = folder / "toy"
     toy.mkdir()

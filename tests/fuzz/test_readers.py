@@ -22,7 +22,8 @@ NAMES = (
     "generator", "discriminator", "foreign torch file", "training state", "model JSON", "encoder", "CLIP weights",
     "filenames.pickle", "class_info.pickle", "images.txt", "bounding_boxes.txt", "captions", "captions.pickle",
     "manifest", "own captions", "list of own captions", "image", "image cache", "YAML", "--set", "statistics",
-    "metrics.jsonl", "attributes.json", "COCO captions",
+    "metrics.jsonl", "run.json", "evaluated generator", "attributes.json", "COCO captions",
+    "safetensors", "model file",
 )  # fmt: skip
 OPTIONS = settings(
     max_examples=TRIED, deadline=None, database=None, derandomize=TRIED <= 20,
