@@ -28,6 +28,12 @@ def rewritten(path, change) -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
 
 
+def test_who_may_read_the_users_files_may_read_it(tmp_path, tiny_clip_config):
+    (tmp_path / "other").touch()
+    write_tiny_model(tmp_path / "model.safetensors", tiny_clip_config)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 @pytest.mark.parametrize("image_side", [True, False])
 def test_what_is_written_comes_back(tmp_path, tiny_clip_config, image_side):
     path = tmp_path / "model.safetensors"

@@ -146,7 +146,10 @@ def write_model(path: str | Path, model: ModelFile, architecture: dict[str, int]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(description, ensure_ascii=False)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the user's files have it; safetensors' writer lets nobody else read
         safetensors.torch.save_file(weights, temporary, metadata={"description": text})
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except OSError as error:
         raise write_failure(error, path) from None
