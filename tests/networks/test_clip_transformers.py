@@ -2,8 +2,10 @@
 
 import json
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from open_clip import OPENAI_DATASET_MEAN as OPENAI_MEAN
 from open_clip import OPENAI_DATASET_STD as OPENAI_STD
 from tiny_clips import CAPTIONS, HALF, TINY, json_file, open_clips
@@ -11,6 +13,7 @@ from tiny_clips import CAPTIONS, HALF, TINY, json_file, open_clips
 from clipgan.errors import UserError
 from clipgan.networks.clip_config import check_config
 from clipgan.networks.clip_encoder import build_encoder, model_config
+from clipgan.networks.clip_hub import find_on_hub
 from clipgan.networks.clip_transformers import as_open_clip, statistics
 from clipgan.runs.snapshots import load_encoder, save_encoder
 
@@ -104,6 +107,21 @@ def test_a_repository_of_transformers_on_the_hub(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     with pytest.raises(UserError, match=r"hf-hub:some/clip: could not fetch preprocessor_config\.json .*reset by peer"):
         build_encoder("hf-hub:some/clip", "", 12)
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_without_the_hub_only_what_the_cache_remembers_is_known_to_be_missing(monkeypatch, remembered):
+    def offline(_repository, _name):
+        raise LocalEntryNotFoundError("cannot be reached")
+
+    found = huggingface_hub._CACHED_NO_EXIST if remembered else None
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda _repository, _name: found)
+    if remembered:
+        assert find_on_hub("some/clip", ["preprocessor_config.json"]) == []
+    else:
+        with pytest.raises(UserError, match=r"could not fetch preprocessor_config\.json .*local-dir:PATH"):
+            find_on_hub("some/clip", ["preprocessor_config.json"])
 
 
 def test_a_folder_with_both_descriptions_is_open_clips(tmp_path):

@@ -14,7 +14,7 @@ from urllib.request import getproxies
 import huggingface_hub
 import open_clip
 from huggingface_hub import constants
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from clipgan.errors import UserError, one_line
 
@@ -53,12 +53,22 @@ def find_on_hub(repository: str, names: Sequence[str]) -> list[str]:
         for name in names:
             try:
                 found.append(huggingface_hub.hf_hub_download(repository, name))
-            except (EntryNotFoundError, FileNotFoundError):  # also where the cache lacks it and there is no network
-                continue
             except Exception as error:  # the client raises many kinds
+                if _says_that_it_is_not_there(error, repository, name):
+                    continue
                 why = one_line(f"{type(error).__name__}: {error}", 160)
-                raise UserError(f"hf-hub:{repository}: could not fetch {name} ({why}); try again") from None
+                raise UserError(
+                    f"hf-hub:{repository}: could not fetch {name} ({why}); try again, or download the repository where "
+                    "there is a network and name its folder by local-dir:PATH"
+                ) from None
     return found
+
+
+def _says_that_it_is_not_there(error: Exception, repository: str, name: str) -> bool:
+    """Whether the repository lacks the file, by the hub's answer or by one that the cache remembers."""
+    if isinstance(error, LocalEntryNotFoundError):  # the hub was not asked, or did not answer
+        return huggingface_hub.try_to_load_from_cache(repository, name) is huggingface_hub._CACHED_NO_EXIST
+    return isinstance(error, EntryNotFoundError | FileNotFoundError)
 
 
 def fetch_published(name: str, tag: str, published: dict, key: str) -> Path:
