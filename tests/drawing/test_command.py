@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 from tiny_model import write_tiny_model
 
+from clipgan.drawing import files
 from clipgan.drawing.files import name_of
+from clipgan.drawing.model import Model
 from clipgan.errors import UserError
 
 RED, BLUE = "a small red bird", "the blue bird with black wings"
@@ -63,7 +65,31 @@ def test_all_scales_and_the_page(draw, tmp_path):
     files = draw("--text", RED, "--count", "1", "--all-scales", "--page")
     for name, width in (("_8px", 8), ("_16px", 16), ("", 32)):
         assert Image.open(io.BytesIO(files[f"a_small_red_bird_s0_0{name}.png"])).width == width
-    assert RED in files["index.html"].decode()
+    page = files["index.html"].decode()
+    assert RED in page and "data-shares=" in page and "<td dir=\"auto\">8 px, 16 px, 32 px</td>" in page
+
+
+def test_many_sentences_are_written_as_they_come_and_share_grids(draw, tmp_path, monkeypatch):
+    texts = [f"a {color} {part} bird" for color in ("red", "blue", "black") for part in ("small", "wings", "is")]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    monkeypatch.setattr(files, "GRID_ROWS", 4)
+    monkeypatch.setattr(files, "SHOWN", 2)
+    before = []
+    draw_one = Model._draw
+
+    def watched(model, *rest):
+        before.append(len(list((tmp_path / "drawn").glob("*.png"))) if (tmp_path / "drawn").is_dir() else 0)
+        return draw_one(model, *rest)
+
+    monkeypatch.setattr(Model, "_draw", watched)
+    written = draw("--text-file", str(tmp_path / "texts.txt"), "--count", "3")
+    assert before[:5] == [0, 1, 2, 3, 5]  # the first sentence has its pictures, then its attention
+    grids = sorted(Image.open(io.BytesIO(written[name])).size for name in written if name.endswith("_grid.png"))
+    assert len(grids) == 3 and grids[0][1] < grids[1][1] == grids[2][1] and len({width for width, _ in grids}) == 1
+    assert len(written) == 9 * 4 + 3
+    one = draw("--text", texts[0], "--count", "2", out="one")
+    name = "a_red_small_bird_s0_attention.png"
+    assert written[name] == one[name]  # two of the three pictures
 
 
 def test_best_keeps_the_nearest_and_says_so(draw, capsys):
@@ -93,7 +119,7 @@ def test_unknown_words_and_cuts_are_said(draw, capsys):
 
 def test_names_of_captions_differ_where_captions_do():
     long = ["a " + "very " * count + "red bird" for count in (30, 31)]
-    texts = ["a red bird", "a red, bird", "A red bird", *long, "鳥", "鳥鳥", "../../x", "con"]
+    texts = ["a red bird", "a red \ud800bird", "a red, bird", "A red bird", *long, "鳥", "鳥鳥", "../../x", "con"]
     names = [name_of(text) for text in texts]
     assert len(set(names)) == len(names) and names[0] == "a_red_bird"
     assert all(name and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_") and len(name) < 70 for name in names)
@@ -102,7 +128,12 @@ def test_names_of_captions_differ_where_captions_do():
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ((), "nothing to draw: give --text"),
+        ((), "nothing to draw: --model goes with --text"),
+        (("--text", RED, "--interpolate", "--text", BLUE, "--count", "2"), "--count does nothing with --interpolate"),
+        (("--text", RED, "--steps", "3"), "--steps is of --interpolate"),
+        (("--text", RED, "--manualSeed", "3"), "pictures have --seed"),
+        (("--text", RED, "--page", "--count", "501"), "--page holds 500 pictures"),
+        (("--text-file", ""), "--text-file is empty"),
         (("--text", "!?"), "holds no word"),
         (("--text", RED, "--best", "5"), "--best 5 keeps more pictures than --count 4"),
         (("--text", RED, "--interpolate"), "give two"),
@@ -118,6 +149,19 @@ def test_mistakes_are_one_line_and_leave_nothing(draw, tmp_path, flags, said):
     with pytest.raises(UserError, match=said):
         draw(*flags)
     assert not (tmp_path / "drawn").exists()
+
+
+def test_a_sentence_of_a_file_that_cannot_be_read_is_named(draw, tmp_path):
+    (tmp_path / "texts.txt").write_text(f"{RED}\n\n!?\n")
+    with pytest.raises(UserError, match=r"--text-file .*texts\.txt, sentence 2: .*holds no word"):
+        draw("--text-file", str(tmp_path / "texts.txt"))
+    assert not (tmp_path / "drawn").exists()
+
+
+@pytest.mark.parametrize("flags", [("--seed", "0"), ("--count", "2"), ("--out", "x"), ("--steps", "3")])
+def test_a_flag_of_drawing_without_a_sentence_never_trains(script, flags):
+    with pytest.raises(UserError, match=f"nothing to draw: {flags[0]} goes with --text"):
+        script("main.py").main(["--cfg", "cfg/toy/gan.yml", *flags])
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(draw, tmp_path):

@@ -85,6 +85,19 @@ def test_rank_orders_by_the_cosine(model):
     assert float(cosine) == pytest.approx(ranked[0].score, abs=1e-5)
 
 
+def test_what_is_no_image_is_not_ranked(model):
+    for image in (None, np.zeros((8, 8, 3), np.uint8)):
+        with pytest.raises(UserError, match="a PIL image, a drawing or the path of an image is expected"):
+            model.rank([image], RED)
+
+
+def test_numbers_of_numpy_are_numbers(model):
+    assert same(model(RED, count=np.int64(1), seed=np.uint8(3)), model(RED, seed=3))
+    for seed in (True, np.bool_(True), 1.0, np.float64(1), "1", -1, 2**63):
+        with pytest.raises(UserError, match="seed must be a whole number"):
+            model(RED, seed=seed)
+
+
 def test_best_keeps_the_nearest_of_the_same_pictures(model):
     drawn = model.draw(RED, count=5, seed=3)
     best = model.draw(RED, count=5, seed=3, best=2)
@@ -152,8 +165,10 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path, tiny_clip_config):
 
 def test_facts_name_the_model_its_data_and_its_scores(tmp_path, tiny_clip_config):
     scores = [{"name": "R-precision", "value": 0.51234, "spread": 0.012, "protocol": "p"}]
+    scores.append({"name": "FID", "value": 0.3, "protocol": "q", "notice": "random weights"})
     facts = {"scores": scores, "data_set": {"name": "drawn", "images": 12}}
     write_tiny_model(tmp_path / "m.safetensors", tiny_clip_config, **facts)
     facts = dict(clipgan.load(tmp_path / "m.safetensors", "cpu").facts)
     assert facts["model"] == "tiny" and facts["data set"] == "drawn, 12 training images"
-    assert facts["R-precision"] == "0.512 ± 0.012" and facts["sizes"] == "8 px, 16 px, 32 px"
+    assert facts["R-precision"] == "0.512 ± 0.012; p" and facts["FID"] == "0.300 (random weights); q"
+    assert facts["sizes"] == "8 px, 16 px, 32 px"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from clipgan.drawing import page
 from clipgan.drawing.drawing import Drawing
+from clipgan.drawing.files import name_of
 from clipgan.drawing.page import place_words, write_page
 from clipgan.errors import UserError
 
@@ -356,7 +357,7 @@ def test_a_picture_can_be_saved(open_page, browser, tmp_path):
     allowed = {"behavior": "allow", "downloadPath": str(tmp_path), "browserContextId": tab.context}
     browser.call("Browser.setDownloadBehavior", **allowed)
     tab.click(".download", 1)
-    file = tmp_path / "left-and-right_seed7_1_256px.png"
+    file = tmp_path / f"{name_of(DRAWINGS[1].caption)}_s7_1_256px.png"  # as main.py calls it
     tab.wait_until(file.is_file)
     assert np.array_equal(np.asarray(Image.open(file)), np.asarray(DRAWINGS[1].image))
 

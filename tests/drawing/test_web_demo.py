@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import PATIENCE, Tab, open_browser
+from tiny_model import write_tiny_model
 
+import clipgan
 from clipgan.errors import UserError
 from clipgan.flags import run_script
 
@@ -192,6 +194,19 @@ def test_what_cannot_be_drawn_is_said(web_demo, text, count, seed, said):
 
 def test_what_can_be_drawn_passes(web_demo):
     assert web_demo.checked("a bird", 16.0, 3.0) == ("a bird", 16, 3)
+
+
+def test_the_gallery_shows_what_a_loaded_model_draws(web_demo, tmp_path, tiny_clip_config):
+    write_tiny_model(tmp_path / "tiny.safetensors", tiny_clip_config)
+    model = clipgan.load(tmp_path / "tiny.safetensors", "cpu")
+    drawn = model.draw(*web_demo.checked("a purple bird", 2.0, 1.0))
+    plain, lit = (web_demo.labelled(drawn, 2, word) for word in (web_demo.NO_WORD, 2))
+    assert [label for _, label in plain] == ["seed 1 number 0", "seed 1 number 1"]
+    assert all(np.array_equal(np.asarray(shown)[::8, ::8], np.asarray(d.image))
+               for (shown, _), d in zip(plain, drawn, strict=True))  # fmt: skip
+    assert all(not np.array_equal(*map(np.asarray, pair)) for pair in
+               ((one, other) for (one, _), (other, _) in zip(plain, lit, strict=True)))  # fmt: skip
+    assert "purple" in web_demo.notes_html(drawn) and "8 px, 16 px, 32 px" in web_demo.facts_table(model.facts)
 
 
 def test_a_missing_gradio_is_one_line(web_demo, monkeypatch, capsys):

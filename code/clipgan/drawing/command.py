@@ -23,10 +23,11 @@ from clipgan.flags import whole_number
 from clipgan.machine import distributed
 from clipgan.machine.device import choose_device
 
-DEFAULT_OUT = "output/drawn"
+DEFAULT_OUT, DEFAULT_COUNT, DEFAULT_STEPS = "output/drawn", 4, 8
+MOST_ON_A_PAGE = 500  # pictures, which are all in the one file
 _LARGEST_INPUT = 16 << 20  # bytes of standard input
 _MOST_TEXTS = 10_000
-_FLAGS = ("model", "text", "text_file", "page", "interpolate", "best", "all_scales")
+_FLAGS = ("model", "text", "text_file", "count", "seed", "best", "all_scales", "interpolate", "steps", "page", "out")
 
 
 def add_drawing_flags(parser: argparse.ArgumentParser) -> None:
@@ -36,21 +37,30 @@ def add_drawing_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model", metavar="FILE", help="a model that tools/export_model.py wrote")
     group.add_argument("--text", metavar="SENTENCE", action="append", default=[], help="what to draw; may be repeated")
     group.add_argument("--text-file", metavar="FILE", help="a sentence a line; - is standard input")
-    group.add_argument("--count", type=count, default=4, metavar="N", help="pictures of each sentence (default: 4)")
-    group.add_argument("--seed", type=whole_number("--seed", 0, LARGEST_SEED), default=0, metavar="N",
+    group.add_argument("--count", type=count, metavar="N", help=f"pictures of each sentence (default: {DEFAULT_COUNT})")
+    group.add_argument("--seed", type=whole_number("--seed", 0, LARGEST_SEED), metavar="N",
                        help="the same seed draws the same pictures (default: 0)")  # fmt: skip
     group.add_argument("--best", type=whole_number("--best", 1, LARGEST_COUNT), metavar="N",
                        help="keep N pictures of each sentence: those that the encoder finds nearest to it")  # fmt: skip
     group.add_argument("--all-scales", action="store_true", help="also write the smaller sizes")
     group.add_argument("--interpolate", action="store_true", help="go from one --text to another: a strip and a GIF")
-    group.add_argument("--steps", type=steps, default=8, metavar="N", help="pictures of --interpolate (default: 8)")
+    group.add_argument("--steps", type=steps, metavar="N", help=f"pictures of --interpolate (default: {DEFAULT_STEPS})")
     group.add_argument("--page", action="store_true", help="also write index.html, which shows what each word does")
-    group.add_argument("--out", metavar="DIR", default=DEFAULT_OUT, help=f"where to write (default: {DEFAULT_OUT})")
+    group.add_argument("--out", metavar="DIR", help=f"where to write (default: {DEFAULT_OUT})")
 
 
 def asks_to_draw(args: argparse.Namespace) -> bool:
     """Whether a flag was given that only drawing has."""
-    return any(getattr(args, name) not in (None, False, []) for name in _FLAGS)
+    return bool(_given(args, _FLAGS))
+
+
+def _given(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    """Those of the flags that were given, as they are written."""
+    values = {name: getattr(args, name) for name in names}
+    return [
+        f"--{name.replace('_', '-')}" for name, value in values.items()
+        if value is not None and value is not False and value != []
+    ]  # fmt: skip
 
 
 def draw_from_flags(args: argparse.Namespace) -> None:
@@ -61,31 +71,79 @@ def draw_from_flags(args: argparse.Namespace) -> None:
     """
     if distributed.world_size() > 1:
         raise UserError("drawing takes one process: start it without torchrun")
+    texts = _texts(args)
     if bool(args.model) == bool(args.cfg):
         raise UserError("name what draws: --model FILE, or --cfg FILE (one of the two)")
-    if args.resume is not None:
-        raise UserError("--resume goes on with a training run: it does not draw sentences")
-    texts = [*args.text, *_lines(args.text_file)]
+    places = dict(reversed(texts))  # where each sentence was said first
+    distinct = list(dict.fromkeys(text for text, _ in texts))
+    count, seed, out = args.count or DEFAULT_COUNT, args.seed or 0, Path(args.out or DEFAULT_OUT)
+    _refuse_contradictions(args, len(distinct), count)
+    model = _model(args)
+    for text in distinct:
+        _say_notes(model, text, places[text])
+    if args.interpolate:
+        _interpolate(model, distinct, args.steps or DEFAULT_STEPS, seed, out)
+    else:
+        _draw(model, distinct, count, seed, args, out)
+
+
+def _texts(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """The sentences to draw, each with where it was said."""
+    texts = [(text, "--text: ") for text in args.text]
+    if args.text_file is not None:
+        where = f"--text-file {args.text_file}, sentence "
+        texts += [(text, f"{where}{number}: ") for number, text in enumerate(_lines(args.text_file), start=1)]
     if not texts:
-        raise UserError('nothing to draw: give --text "a sentence", or --text-file FILE with a sentence a line')
+        flag = _given(args, _FLAGS)[0]
+        seeds = " (a run's own seed is --manualSeed)" if flag == "--seed" else ""
+        raise UserError(
+            f'nothing to draw: {flag} goes with --text "a sentence", or --text-file FILE with a sentence a line{seeds}'
+        )
     if len(texts) > _MOST_TEXTS:
         raise UserError(f"{len(texts)} sentences: at most {_MOST_TEXTS} are drawn in one call")
-    if args.interpolate and (len(texts) != 2 or args.best or args.page):
-        raise UserError("--interpolate goes from one sentence to another: give two, without --best and --page")
-    if args.best and args.best > args.count:
-        raise UserError(f"--best {args.best} keeps more pictures than --count {args.count} draws")
-    model = _model(args)
-    out = Path(args.out)
+    return texts
+
+
+def _refuse_contradictions(args: argparse.Namespace, sentences: int, count: int) -> None:
+    """Refuse flags that do not go together, or would do nothing."""
+    if args.resume is not None:
+        raise UserError("--resume goes on with a training run: it does not draw sentences")
+    if args.manualSeed is not None:
+        raise UserError("--manualSeed is the seed of a run: pictures have --seed")
+    if args.model:
+        unused = [f"--{flag}" for flag in ("NET_G", "data_dir", "set") if getattr(args, flag)]
+        if unused:
+            raise UserError(f"{unused[0]} changes a config; --model {args.model} has its own: leave one of them out")
     if args.interpolate:
-        _interpolate(model, texts, args, out)
-    else:
-        _draw(model, texts, args, out)
+        unused = _given(args, ("count", "best", "all_scales", "page"))
+        if unused:
+            raise UserError(f"{unused[0]} does nothing with --interpolate: leave one of them out")
+        if sentences != 2:
+            raise UserError("--interpolate goes from one sentence to another: give two that differ")
+        return
+    if args.steps is not None:
+        raise UserError("--steps is of --interpolate: give that, too, or --count for the number of pictures")
+    if args.best and args.best > count:
+        raise UserError(f"--best {args.best} keeps more pictures than --count {count} draws")
+    total = sentences * (args.best or count)
+    if args.page and total > MOST_ON_A_PAGE:
+        raise UserError(f"--page holds {MOST_ON_A_PAGE} pictures at most, not {total}: lower --count, or leave it out")
 
 
-def _lines(path: str | None) -> list[str]:
+def _say_notes(model: Model, text: str, where: str) -> None:
+    """Say what the reader should know of a text, before anything is drawn."""
+    try:
+        caption = model.read(text)
+    except UserError as error:
+        raise UserError(f"{where}{error}") from None
+    for note in caption.notes:
+        print(f"{one_line(text, 80)}: {note}")
+
+
+def _lines(path: str) -> list[str]:
     """The sentences of ``--text-file``."""
-    if path is None:
-        return []
+    if not path:
+        raise UserError("--text-file is empty: name a file with a sentence a line, or - for standard input")
     if path != "-":
         return read_caption_file(path)
     content = sys.stdin.buffer.read(_LARGEST_INPUT + 1)
@@ -100,9 +158,6 @@ def _lines(path: str | None) -> list[str]:
 def _model(args: argparse.Namespace) -> Model:
     """The model of ``--model`` or ``--cfg``."""
     if args.model:
-        unused = [flag for flag in ("NET_G", "data_dir", "set") if getattr(args, flag)]
-        if unused:
-            raise UserError(f"--{unused[0]} changes a config; --model {args.model} has its own: leave one of them out")
         return load(args.model, choose_device(args.gpu))
     config = drawing_config(args)
     generator, encoder = networks_of(config)
@@ -112,43 +167,42 @@ def _model(args: argparse.Namespace) -> Model:
     return Model(model, choose_device(config.GPU_ID, config.CUDA))
 
 
-def _draw(model: Model, texts: Sequence[str], args: argparse.Namespace, out: Path) -> None:
-    texts = list(dict.fromkeys(texts))
-    _say_notes(model, texts)
+def _draw(
+    model: Model, texts: Sequence[str], count: int, seed: int, args: argparse.Namespace, out: Path
+) -> None:
     start = time.perf_counter()
-    total = len(texts) * (args.best or args.count)
-    drawings = list(_bar(model.drawings(texts, args.count, args.seed, args.best), total))
-    written = write_drawings(out, drawings, all_scales=args.all_scales)
+    total = len(texts) * (args.best or count)
+    kept: list[Drawing] = []  # for the page, which shows all at once
+    scores: list[str] = []
+
+    def watched() -> Iterator[Drawing]:
+        for drawing in _bar(model.drawings(texts, count, seed, args.best), total):
+            if args.page:
+                kept.append(drawing)
+            if args.best:
+                scores.append(f"  {drawing.score:.3f}  number {drawing.number}  {one_line(drawing.caption, 80)}")
+            yield drawing
+
+    written = write_drawings(out, watched(), all_scales=args.all_scales)
     if args.page:
         written.append(out / "index.html")
         title = texts[0] if len(texts) == 1 else f"{texts[0]}, and {len(texts) - 1} more"
-        write_page(written[-1], drawings, title, model.facts)
+        write_page(written[-1], kept, title, model.facts)
     seconds = time.perf_counter() - start
-    kept = f"the {args.best} of {args.count} that the encoder finds nearest, " if args.best else ""
-    print(f"{total} picture{'s' * (total > 1)} of {len(texts)} sentence{'s' * (len(texts) > 1)}, {kept}"
-          f"seed {args.seed}, {model.sizes[-1]} px, in {seconds:.1f} s")  # fmt: skip
-    if args.best:
-        for drawing in drawings:
-            print(f"  {drawing.score:.3f}  number {drawing.number}  {one_line(drawing.caption, 80)}")
+    nearest = f"the {args.best} of {count} that the encoder finds nearest, " if args.best else ""
+    print(f"{total} picture{'s' * (total > 1)} of {len(texts)} sentence{'s' * (len(texts) > 1)}, {nearest}"
+          f"seed {seed}, {model.sizes[-1]} px, in {seconds:.1f} s", *scores, sep="\n")  # fmt: skip
     for path in written if len(written) <= 12 else [*written[:4], f"… ({len(written)} files)", *written[-2:]]:
         print(f"  {path}")
 
 
-def _interpolate(model: Model, texts: Sequence[str], args: argparse.Namespace, out: Path) -> None:
-    _say_notes(model, texts)
+def _interpolate(model: Model, texts: Sequence[str], steps: int, seed: int, out: Path) -> None:
     start = time.perf_counter()
-    pictures = model.interpolate(*texts, steps=args.steps, seed=args.seed)
-    written = write_interpolation(out, pictures, *texts, args.seed)
+    pictures = model.interpolate(*texts, steps=steps, seed=seed)
+    written = write_interpolation(out, pictures, *texts, seed)
     print(f"{len(pictures)} pictures from one sentence to the other, in {time.perf_counter() - start:.1f} s")
     for path in written:
         print(f"  {path}")
-
-
-def _say_notes(model: Model, texts: Sequence[str]) -> None:
-    """Say what the reader should know of each text, before anything is drawn."""
-    for text in texts:
-        for note in model.read(text).notes:
-            print(f"{one_line(text, 80)}: {note}")
 
 
 def _bar(drawings: Iterator[Drawing], total: int) -> Iterator[Drawing]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from clipgan.visualize import save_attention_sheet, save_grid
 _LONGEST_NAME = 60  # characters of a caption in a file's name
 _STEP, _PAUSE = 120, 700  # milliseconds that a GIF shows a picture, and those at its two ends
 SHOWN_SIDE = 128  # pixels; smaller pictures are enlarged in a strip and a GIF, by a whole number
+GRID_ROWS, SHOWN = 32, 16  # captions of a grid; pictures of each in grids and attention sheets
 MARGIN = 4  # pixels between the pictures of a strip
 
 
@@ -33,40 +35,57 @@ def name_of(*captions: str) -> str:
     short = plain[:_LONGEST_NAME].rstrip("_")
     if short.replace("_", " ") == text:
         return short
-    return f"{short}_{hashlib.sha256(text.encode()).hexdigest()[:6]}".strip("_")
+    digits = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return f"{short}_{digits}".strip("_")
 
 
-def write_drawings(folder: Path, drawings: Sequence[Drawing], *, all_scales: bool = False) -> list[Path]:
-    """Write each picture as ``<caption>_s<seed>_<number>.png``; for each caption ``…_attention.png``, and one grid.
+def write_drawings(folder: Path, drawings: Iterable[Drawing], *, all_scales: bool = False) -> list[Path]:
+    """Write each picture as ``<caption>_s<seed>_<number>.png``; for each caption ``…_attention.png``, and a grid.
+
+    The pictures are written caption by caption, as they come, so that thousands of sentences take no more memory than
+    a few. There is a grid for every ``GRID_ROWS`` captions. Grids and attention sheets show the first ``SHOWN``
+    pictures of a caption.
 
     Args:
         folder: made if it is missing; files of other names stay.
-        drawings: of one model and one seed.
+        drawings: of one model and one seed, those of a caption one after the other.
         all_scales: also write the smaller sizes, as ``…_<size>px.png``.
 
     Returns:
-        The files, the grid last.
+        The files, the last grid last.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    written = []
-    captions = list(dict.fromkeys(drawing.caption for drawing in drawings))
-    seed = drawings[0].seed
-    with making(folder):
-        for caption in captions:
-            name = f"{name_of(caption)}_s{seed}"
-            own = [drawing for drawing in drawings if drawing.caption == caption]
-            for drawing in own:
+    written: list[Path] = []
+    rows: list[list[Drawing]] = []  # of the grid to come
+
+    def write_grid() -> None:
+        captions = [row[0].caption for row in rows]
+        written.append(folder / f"{name_of(*captions)}_s{rows[0][0].seed}_grid.png")
+        _grid(written[-1], captions, rows)
+        rows.clear()
+
+    for caption, group in itertools.groupby(drawings, key=lambda drawing: drawing.caption):
+        shown: list[Drawing] = []
+        for drawing in group:
+            name = f"{name_of(caption)}_s{drawing.seed}"
+            with making(folder):
                 written.append(_save(drawing.image, folder / f"{name}_{drawing.number}.png"))
                 for image in drawing.images[:-1] if all_scales else ():
                     written.append(_save(image, folder / f"{name}_{drawing.number}_{image.width}px.png"))
-            if own[0].attention:
+            if len(shown) < SHOWN:
+                shown.append(drawing)
+        with making(folder):
+            if shown[0].attention:
                 written.append(folder / f"{name}_attention.png")
-                _attention_sheet(written[-1], own)
-        rows = [[drawing for drawing in drawings if drawing.caption == caption] for caption in captions]
-        written.append(folder / f"{name_of(*captions)}_s{seed}_grid.png")
-        _grid(written[-1], captions, rows)
+                _attention_sheet(written[-1], shown)
+            rows.append(shown)
+            if len(rows) == GRID_ROWS:
+                write_grid()
+    if rows:
+        with making(folder):
+            write_grid()
     return written
 
 

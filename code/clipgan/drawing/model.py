@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clipgan.data.captions import clean_caption, prepare_caption
+from clipgan.data.captions import prepare_caption
 from clipgan.data.images import load_image, to_tensor
 from clipgan.drawing.drawing import Drawing
 from clipgan.errors import UserError
@@ -87,7 +87,8 @@ class Model:
             facts.append(("data set", f"{data['name']}{images}"))
         for score in file.scores:
             spread = f" ± {score['spread']:.3f}" if score.get("spread") is not None else ""
-            facts.append((score["name"], f"{score['value']:.3f}{spread}"))
+            notice = f" ({score['notice']})" if score.get("notice") else ""
+            facts.append((score["name"], f"{score['value']:.3f}{spread}{notice}; {score['protocol']}"))
         return facts + ([("exported", file.date)] if file.date else [])
 
     def __repr__(self) -> str:
@@ -121,11 +122,10 @@ class Model:
         self, texts: str | Sequence[str], count: int = 1, seed: int = 0, best: int | None = None
     ) -> Iterator[Drawing]:
         """As :meth:`draw`, one after the other. All arguments are checked before the first is drawn."""
-        _require("count", count, 1, LARGEST_COUNT)
-        _require("seed", seed, 0, LARGEST_SEED)
+        count, seed = _require("count", count, 1, LARGEST_COUNT), _require("seed", seed, 0, LARGEST_SEED)
         captions = [self.read(text) for text in (texts if isinstance(texts, list | tuple) else [texts])]
         if best is not None:
-            _require("best", best, 1, count)
+            best = _require("best", best, 1, count)
             self._require_image_side("keep the best pictures")
         return self._draw_each(captions, count, seed, best)
 
@@ -135,10 +135,13 @@ class Model:
                 for number in range(count):
                     yield self._draw(caption, seed, number)
             else:
-                drawn = [self._draw(caption, seed, number) for number in range(count)]
-                scores = self._scores([drawing.image for drawing in drawn], caption)
-                drawn = [replace(drawing, score=score) for drawing, score in zip(drawn, scores, strict=True)]
-                yield from sorted(drawn, key=lambda drawing: -drawing.score)[:best]
+                nearest: list[Drawing] = []
+                for number in range(count):
+                    drawing = self._draw(caption, seed, number)
+                    (score,) = self._scores([drawing.image], caption)
+                    nearest.append(replace(drawing, score=score))
+                    nearest = sorted(nearest, key=lambda drawing: -drawing.score)[:best]
+                yield from nearest
 
     def attention(self, text: str, seed: int = 0, number: int = 0) -> list[tuple[str, np.ndarray]]:
         """Where each word of a text attends in its picture.
@@ -150,8 +153,7 @@ class Model:
         Raises:
             UserError: as :meth:`__call__`.
         """
-        _require("seed", seed, 0, LARGEST_SEED)
-        _require("number", number, 0, LARGEST_COUNT)
+        seed, number = _require("seed", seed, 0, LARGEST_SEED), _require("number", number, 0, LARGEST_COUNT)
         drawing = self._draw(self.read(text), seed, number)
         return list(zip(drawing.words, drawing.attention[-1], strict=True)) if drawing.attention else []
 
@@ -164,9 +166,8 @@ class Model:
         Raises:
             UserError: as :meth:`__call__`, or fewer than 2 ``steps``.
         """
-        _require("steps", steps, 2, LARGEST_COUNT)
-        _require("seed", seed, 0, LARGEST_SEED)
-        _require("number", number, 0, LARGEST_COUNT)
+        steps = _require("steps", steps, 2, LARGEST_COUNT)
+        seed, number = _require("seed", seed, 0, LARGEST_SEED), _require("number", number, 0, LARGEST_COUNT)
         ends = [self._encode(self.read(text)) for text in (a, b)]
         words = torch.cat([end.words for end in ends], dim=2)                        # [1, D, Wa + Wb]
         pictures = []
@@ -187,8 +188,7 @@ class Model:
             UserError: the model has no image side, no word of the text can be read, or a file is no image.
         """
         self._require_image_side("rank images")
-        pictures = [image.image if isinstance(image, Drawing) else image for image in images]
-        pictures = [load_image(image) if isinstance(image, str | Path) else image.convert("RGB") for image in pictures]
+        pictures = list(map(_picture, images))
         scores = self._scores(pictures, self.read(text))
         return sorted((Ranked(*pair) for pair in enumerate(scores)), key=lambda ranked: -ranked.score)
 
@@ -210,7 +210,7 @@ class Model:
     def _notes(self, text: str, prepared: str, words: Sequence[str]) -> Iterator[str]:
         if not self._raw_captions and any(character.isalnum() and not character.isascii() for character in text):
             yield f"It is read as {short(prepared)}: letters other than a-z are left out."
-        read = dict.fromkeys(clean_caption(" ".join(words)).split())
+        read = [word for word in dict.fromkeys(words) if any(map(str.isalnum, word))]
         unknown = [word for word in read if word not in self._vocabulary]
         if self._vocabulary and unknown:
             some = ", ".join(short(word) for word in unknown[:8]) + (", …" if len(unknown) > 8 else "")
@@ -272,6 +272,20 @@ def load(path: str | Path, device: str | torch.device | None = None) -> Model:
     return Model(read_model(path), device)
 
 
-def _require(name: str, value: int, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
+def _picture(image: Image.Image | Drawing | str | Path) -> Image.Image:
+    """An image to rank, RGB."""
+    if isinstance(image, str | Path):
+        return load_image(image)
+    if isinstance(image, Drawing):
+        return image.image
+    if not isinstance(image, Image.Image):
+        raise UserError(f"a PIL image, a drawing or the path of an image is expected, not {short(image)}")
+    return image.convert("RGB")
+
+
+def _require(name: str, value: int, low: int, high: int) -> int:
+    """The value as an ``int``, such as one of NumPy's; raises ``UserError`` unless it is one in these bounds."""
+    number = None if isinstance(value, bool | np.bool_) else value.__index__() if hasattr(value, "__index__") else None
+    if number is None or not low <= number <= high:
         raise UserError(f"{name} must be a whole number from {low} to {high}, not {short(value)}")
+    return number

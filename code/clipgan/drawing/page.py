@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from clipgan.drawing.drawing import Drawing
+from clipgan.drawing.files import name_of
 from clipgan.files.gate import printable
 from clipgan.files.writing import write_text
 
@@ -205,7 +206,7 @@ def _picture(place: int, count: int, drawing: Drawing, shared_notes: Sequence[st
     facts = [f"seed {drawing.seed}", f"number {drawing.number}"]
     facts += [] if drawing.score is None else [f"score {drawing.score:.3f}".replace("-", "−")]
     spans = "".join(f"<span>{_text(fact)}</span>" for fact in facts)
-    name = f"{_file_stem(drawing.caption)}_seed{drawing.seed}_{drawing.number}"
+    name = f"{name_of(drawing.caption)}_s{drawing.seed}_{drawing.number}"
     return f"""<li class="picture"><figure>
 <div class="frame">
 {images}
@@ -253,7 +254,3 @@ def _size(image: Image.Image) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _file_stem(caption: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", caption.lower())[:40].strip("-") or "picture"

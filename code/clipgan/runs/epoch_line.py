@@ -7,9 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from clipgan.runs.hardware import peak_memory
-
-GIGABYTE = 1 << 30
+from clipgan.runs.hardware import GIGABYTE, peak_memory
 
 
 class EpochLine:
