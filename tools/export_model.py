@@ -15,11 +15,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 from clipgan.drawing.export import drawing_config, gather
+from clipgan.errors import UserError
 from clipgan.evaluation.from_snapshot import networks_of
-from clipgan.files.gate import MEGABYTE, read_text, reading
+from clipgan.files.gate import MEGABYTE, read_text, reading, short
 from clipgan.flags import add_common_flags, run_script
 from clipgan.machine.failures import explained
-from clipgan.runs.model_file import LONGEST_CARD, write_model
+from clipgan.runs.model_file import LONGEST_CARD, LONGEST_NAME, require_suffix, write_model
 
 
 @explained
@@ -37,15 +38,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_common_flags(parser)
     args = parser.parse_args(argv)
 
+    require_suffix(args.out)
+    name = _name(args.name, args.out)
     config = drawing_config(args)
     words = ""
     if args.card:
         with reading(args.card, "a text in Markdown"):
             words = read_text(args.card, LONGEST_CARD // 2)
     generator, encoder = networks_of(config)
-    model, said = gather(config, generator, encoder, args.name or Path(args.out).stem, with_judge=args.with_judge)
+    model, said = gather(config, generator, encoder, name, with_judge=args.with_judge)
     for line in said:
-        print(f"left out: {line}")
+        print(line)
     model.card += f"\n{words}" if words else ""
     arguments = config.generator_arguments(encoder.word_dim, encoder.sentence_dim)
     write_model(args.out, model, arguments)
@@ -54,6 +57,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = f"{len(model.scores)} score{'s' * (len(model.scores) != 1)}"
     print(f"{args.out}: {size:.1f} MB, {side} the encoder's image side, {scores}")
     print(f'draw: python main.py --model {args.out} --text "a sentence"')
+
+
+def _name(given: str | None, out: str) -> str:
+    """The model's name: that of ``--name``, or else of the file; raises ``UserError`` for one that no card can show."""
+    name = Path(out).stem if given is None else given
+    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+        without = "; without it, the name is that of --out" if given is None else ""
+        raise UserError(f"--name must be a line of 1 to {LONGEST_NAME} characters, not {short(name)}{without}")
+    return name
 
 
 if __name__ == "__main__":

@@ -123,6 +123,7 @@ def test_a_model_without_image_side_draws_the_same_and_does_not_rank(model, tmp_
         ("a RED, small Bird!", []),
         ("a small purple zeppelin", ["Training never saw the words 'purple', 'zeppelin'."]),
         ("a rötlich bird", ["It is read as 'a rtlich bird':", "Training never saw the word 'rtlich'."]),
+        ("the blue bird is red with a blackblack", ["Training never saw the word 'blackblack'.", "Only its first 8"]),
         ("the red bird with black wings is a small bird", ["Only its first 8 tokens are read: 'small bird' is"]),
     ],
 )

@@ -7,7 +7,7 @@ import json
 import pickle
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from clipgan.data.toy_oracle import read_truth
 from clipgan.data.toy_scene import ATTRIBUTES
 from clipgan.drawing.model import Model
 from clipgan.evaluation.features import read_statistics
-from clipgan.evaluation.from_snapshot import take_from_generator
+from clipgan.evaluation.from_snapshot import take_from_generator, training_of
+from clipgan.evaluation.score_reports import read_fid, read_inception_score, read_r_precision
 from clipgan.files.safetensors_file import read_described
 from clipgan.files.torch_file import read_torch_file
 from clipgan.networks.clip_encoder import build_encoder
@@ -36,8 +37,8 @@ from clipgan.networks.generator import Generator
 from clipgan.runs import checkpoint
 from clipgan.runs.curves import draw_curves
 from clipgan.runs.folder import RunFolder
-from clipgan.runs.model_file import read_model
-from clipgan.runs.record import sessions_so_far
+from clipgan.runs.model_file import SCORE, read_model
+from clipgan.runs.record import sessions_so_far, training_data_of
 from clipgan.runs.snapshots import load_discriminator, load_encoder, load_generator, save_encoder
 from clipgan.runs.state import Position, TrainingState
 
@@ -127,6 +128,15 @@ def _checkpoints(made: dict[str, Reader], folder: Path) -> None:
         if architecture:
             load_generator(path, architecture)
 
+    def trained(path: Path) -> None:
+        training = training_of(path)
+        assert training.config is None or training.config.image_sizes
+        assert isinstance(training.data, str)
+
+    told = {**sizes, "data": "0123456789abcdef", "config": asdict(Config())}
+    made["training of a generator"] = Reader(
+        trained, ".pth", {"archive": torch_bytes(told)}, told, torch_bytes, tensors=True
+    )
     made["evaluated generator"] = Reader(
         evaluate, ".pth", {"archive": torch_bytes(sizes)}, sizes, torch_bytes, tensors=True
     )
@@ -369,13 +379,32 @@ def _small(made: dict[str, Reader], folder: Path) -> None:
 
     runs = RunFolder(folder / "run")
     runs.root.mkdir()
-    record = {"sessions": [{"command": "python main.py", "seed": 1, "ended": None, "hardware": {"gpus": []}}]}
+    record = {"sessions": [{"command": "python main.py", "seed": 1, "ended": None, "hardware": {"gpus": []},
+                            "encoder": "ab", "data": {"train": "cd"}}]}  # fmt: skip
 
     def read_record(path: Path) -> None:
         runs.record.write_bytes(path.read_bytes())
+        training_data_of(runs.record, "ab")
         sessions_so_far(runs.record)
 
     made["run.json"] = Reader(read_record, ".json", {"a": json_bytes(record)}, record, json_bytes)
+
+    side = {"mean": 0.5, "std": 0.01, "images": 400}
+    judge = {"judge": "judge (x/y.pth)", "judge_trained_the_generator": True, "generated": side, "real": side}
+    measured = {"generator_fingerprint": "ab", "protocol": "cosine", "judges": [judge]}
+    said = {"protocol": "as said", "notice": None}
+    for name, reader, report in (
+        ("r_precision.json", read_r_precision, measured),
+        ("fid.json", read_fid, {"metric": "FID", "value": 3.5, **said}),
+        ("inception_score.json", read_inception_score, {"metric": "Inception Score", "mean": 2.0, "std": 0.1, **said}),
+    ):
+
+        def read_report(path: Path, reader: Any = reader) -> None:
+            found = reader(path)
+            for score in found[1] if isinstance(found, tuple) else [found]:
+                SCORE(score, "a score")
+
+        made[name] = Reader(read_report, ".json", {"a": json_bytes(report)}, report, json_bytes)
 
     toy = folder / "toy"
     toy.mkdir()

@@ -23,7 +23,7 @@ NAMES = (
     "filenames.pickle", "class_info.pickle", "images.txt", "bounding_boxes.txt", "captions", "captions.pickle",
     "manifest", "own captions", "list of own captions", "image", "image cache", "YAML", "--set", "statistics",
     "metrics.jsonl", "run.json", "evaluated generator", "attributes.json", "COCO captions",
-    "safetensors", "model file",
+    "safetensors", "model file", "training of a generator", "r_precision.json", "fid.json", "inception_score.json",
 )  # fmt: skip
 OPTIONS = settings(
     max_examples=TRIED, deadline=None, database=None, derandomize=TRIED <= 20,

@@ -9,8 +9,10 @@ import pytest
 import torch
 from tiny_model import WORDS, architecture, tiny_model, write_tiny_model
 
+from clipgan.drawing.vocabulary import vocabulary_of
 from clipgan.errors import UserError
-from clipgan.runs.model_file import read_model, write_model
+from clipgan.networks.clip_encoder import Tokenizer
+from clipgan.runs.model_file import LONGEST_CARD, read_model, write_model
 
 SCORE = {"name": "R-precision", "value": 0.5, "spread": 0.01, "of_real_images": 0.9, "protocol": "among 100"}
 
@@ -136,6 +138,23 @@ def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path, tiny
     path.write_bytes(before[: place - 4] + struct.pack("<f", float("inf")) + before[place:])
     with pytest.raises(UserError, match="NaN or infinities"):
         read_model(path)
+
+
+def test_the_largest_vocabulary_can_be_read_again(tmp_path, tiny_clip_config):
+    words = vocabulary_of([" ".join(map(_letters, range(200_000)))], Tokenizer(8))
+    assert 150_000 < len(words) < 200_000
+    write_tiny_model(tmp_path / "m.safetensors", tiny_clip_config, vocabulary=words, card="ä" * LONGEST_CARD)
+    assert read_model(tmp_path / "m.safetensors").vocabulary == words
+
+
+def _letters(number: int) -> str:
+    return "".join(chr(ord("a") + int(digit)) for digit in f"{number:06}")
+
+
+def test_a_description_that_could_not_be_read_again_is_not_written(tmp_path, tiny_clip_config):
+    with pytest.raises(UserError, match=r"m\.safetensors: its description has 4,.* bytes, and may have 3,145,728"):
+        write_tiny_model(tmp_path / "m.safetensors", tiny_clip_config, vocabulary=("abcdefgh",) * 300_000)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_ending_and_a_folder_that_cannot_be_are_refused(tmp_path, tiny_clip_config):

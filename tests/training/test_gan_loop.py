@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from clipgan.config import Config
-from clipgan.data.from_config import read_split, training_set
+from clipgan.data.from_config import data_fingerprint, read_split, training_set
 from clipgan.data.toy import draw_toy_dataset
 from clipgan.errors import UserError
 from clipgan.machine import distributed
 from clipgan.networks.clip_encoder import build_encoder
+from clipgan.runs.checkpoint import fingerprint
 from clipgan.runs.folder import RunFolder
 from clipgan.training import gan_loop
 from clipgan.training.ema import EMA
@@ -58,6 +59,12 @@ def test_each_update_changes_its_own_network_and_leaves_no_gradient_behind(setti
     gan_loop.train_gan(*setting)
     assert updated == 2 * [*networks.discriminators, networks.generator]
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_a_snapshot_tells_data_and_encoder_of_its_training(setting):
+    content = torch.load(gan_loop.train_gan(*setting), weights_only=True)
+    assert content["data"] == data_fingerprint(setting[3].examples) and content["encoder"] == fingerprint(setting[2])
+    assert content["config"]["TRAIN"]["MAX_STEPS"] == setting[0].TRAIN.MAX_STEPS
 
 
 def test_power_iterations_are_made_in_the_discriminators_updates_only(setting, monkeypatch):

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from clipgan.data.captions import read_caption_file
 from clipgan.drawing.drawing import Drawing
-from clipgan.drawing.export import drawing_config, gather
+from clipgan.drawing.export import drawing_config, model_of_config
 from clipgan.drawing.files import write_drawings, write_interpolation
 from clipgan.drawing.model import LARGEST_COUNT, LARGEST_SEED, Model, load
 from clipgan.drawing.page import write_page
@@ -161,9 +161,9 @@ def _model(args: argparse.Namespace) -> Model:
         return load(args.model, choose_device(args.gpu))
     config = drawing_config(args)
     generator, encoder = networks_of(config)
-    model, said = gather(config, generator, encoder, config.run_name)
-    if not model.vocabulary:
-        print(said[0])
+    model, said = model_of_config(config, generator, encoder, config.run_name)
+    if said:
+        print(*said, sep="\n")
     return Model(model, choose_device(config.GPU_ID, config.CUDA))
 
 

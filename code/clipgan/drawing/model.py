@@ -210,8 +210,8 @@ class Model:
     def _notes(self, text: str, prepared: str, words: Sequence[str]) -> Iterator[str]:
         if not self._raw_captions and any(character.isalnum() and not character.isascii() for character in text):
             yield f"It is read as {short(prepared)}: letters other than a-z are left out."
-        read = [word for word in dict.fromkeys(words) if any(map(str.isalnum, word))]
-        unknown = [word for word in read if word not in self._vocabulary]
+        read = dict.fromkeys(self.encoder.tokenize.split(prepared)[: len(words)])  # the last one whole, if it was cut
+        unknown = [word for word in read if word not in self._vocabulary and any(map(str.isalnum, word))]
         if self._vocabulary and unknown:
             some = ", ".join(short(word) for word in unknown[:8]) + (", …" if len(unknown) > 8 else "")
             yield f"Training never saw the word{'s' * (len(unknown) > 1)} {some}."

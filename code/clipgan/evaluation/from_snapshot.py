@@ -7,6 +7,7 @@ snapshot as its source.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from clipgan.config import (
     BOUNDS,
     Config,
     check,
+    config_from_dict,
     get_key,
     require_embedding_dim,
     require_generator_size,
@@ -29,35 +31,19 @@ from clipgan.networks.clip_config import same_shape
 from clipgan.networks.clip_encoder import ClipEncoder, build_encoder, model_config
 from clipgan.networks.generator import Generator
 from clipgan.runs import checkpoint
+from clipgan.runs.architecture import GENERATOR_ARGUMENTS, GENERATOR_SIZES, whole_of
 from clipgan.runs.checkpoint import fingerprint
+from clipgan.runs.folder import RunFolder
+from clipgan.runs.record import training_data_of
 from clipgan.runs.snapshots import clip_keys, load_encoder, load_generator
 
 _MADE_BY = "python main.py --cfg cfg/clip_bird_DMGAN.yml"
-# The keys that a generator's architecture holds, and the arguments of `Generator` that they are.
-_SIZES = {
-    "TREE.BRANCH_NUM": "branch_num",
-    "TREE.BASE_SIZE": "base_size",
-    "GAN.GF_DIM": "gf_dim",
-    "GAN.Z_DIM": "z_dim",
-    "GAN.CONDITION_DIM": "condition_dim",
-    "GAN.R_NUM": "residual_num",
-}
 # How images and captions were prepared in training: of the run's config, which its snapshots keep.
 _PREPARATION = ("DATA.BOX_CROP", "DATA.CROP_SCALE", "TEXT.RAW_CAPTIONS")
 # Of the same config; an evaluation is free to say otherwise.
 _FREE = ("TEXT.CAPTIONS_PER_IMAGE", "TEXT.WORDS_NUM")
-
-
-def _whole(key: str) -> shapes.Shape:
-    return shapes.whole(*map(int, BOUNDS[key]))
-
-
-_WIDTH = _whole("TEXT.EMBEDDING_DIM")
-_ARCHITECTURE = shapes.record(
-    {argument: _whole(key) for key, argument in _SIZES.items()} | {"word_dim": _WIDTH, "sentence_dim": _WIDTH}
-)
 _DATA = {"BOX_CROP": shapes.flag, "CROP_SCALE": shapes.number(*BOUNDS["DATA.CROP_SCALE"])}
-_TEXT = {"RAW_CAPTIONS": shapes.flag} | {key.removeprefix("TEXT."): _whole(key) for key in _FREE}
+_TEXT = {"RAW_CAPTIONS": shapes.flag} | {key.removeprefix("TEXT."): whole_of(key) for key in _FREE}
 _CONFIG = shapes.record(
     {},
     {"DATA": shapes.record({}, _DATA, others=True), "TEXT": shapes.record({}, _TEXT, others=True)},
@@ -85,9 +71,9 @@ def take_from_generator(config: Config) -> dict[str, int] | None:
     if architecture is None:
         return None
     with reading(path, f"a generator's snapshot, which {_MADE_BY} writes"):
-        _ARCHITECTURE(architecture, "architecture")
+        GENERATOR_ARGUMENTS(architecture, "architecture")
         _CONFIG(saved, "config")
-    for key, argument in _SIZES.items():
+    for key, argument in GENERATOR_SIZES.items():
         _take(config, key, architecture[argument], path)
     with reading(path, "a generator's architecture"):
         check(config, str(path))
@@ -112,6 +98,41 @@ def _take(config: Config, key: str, value: Any, path: str | Path, otherwise: str
     elif get_key(config, key) != value:
         asked = short(get_key(config, key))
         raise UserError(f"{source}: {key} is {asked}, but {path} has {value}: leave the key out, or {otherwise}")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is known of a generator's training.
+
+    Attributes:
+        config: of the run; None where the snapshot does not keep it, as a state dict published for DM-GAN.
+        data: the fingerprint of the training split; empty where neither the snapshot nor the run's record says it.
+    """
+
+    config: Config | None
+    data: str
+
+
+def training_of(path: str | Path) -> Training:
+    """How a generator was trained, by its snapshot; of the data also by ``run.json`` of the run that it lies in.
+
+    Raises:
+        UserError: no such snapshot, a damaged one, or the config in it is none.
+    """
+    content = checkpoint.load(path, "generator", made_by=_MADE_BY, allow_published=True)
+    config = None
+    if "config" in content:
+        with reading(path, f"a generator's snapshot, which {_MADE_BY} writes"):
+            config = config_from_dict(content["config"], str(path))
+    data = content.get("data", "")
+    if not data and "encoder" in content:
+        data = training_data_of(record_of(path), content["encoder"])
+    return Training(config, data)
+
+
+def record_of(path: str | Path) -> Path:
+    """Where the record of a snapshot's run is, if the snapshot lies where the run wrote it."""
+    return RunFolder(Path(path).absolute().parent.parent).record
 
 
 def take_if_there(config: Config) -> None:

@@ -81,14 +81,18 @@ class Tokenizer:
 
     def whole_words(self, tokens: Tensor) -> list[tuple[str, int]]:
         """The words of one row, each with the number of BPE tokens that it is made of."""
-        words, text, count = [], "", 0
-        pieces = self._pieces(tokens)
-        for place, piece in enumerate(pieces, start=1):
-            text, count = text + piece, count + 1
-            if piece.endswith(" ") or place == len(pieces):
-                words.append((text.strip(), count))
-                text, count = "", 0
+        words, pieces = [], []
+        row = tokens[1 : int(_place_of_end(tokens))].tolist()
+        for place, token in enumerate(row, start=1):
+            pieces.append(token)
+            if place == len(row) or self._tokenizer.decode([token]).endswith(" "):
+                words.append((self._tokenizer.decode(pieces).strip(), len(pieces)))  # a letter may be of two tokens
+                pieces = []
         return words
+
+    def split(self, text: str) -> list[str]:
+        """The words that :meth:`whole_words` finds in a text, of any length; no token is looked up for it."""
+        return self._tokenizer.pat.findall(self._tokenizer.clean_fn(text))
 
     def cut_off(self, caption: str) -> str:
         """What of a caption is beyond ``words_num`` tokens, and so is not read; empty where all of it is."""

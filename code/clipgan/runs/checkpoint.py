@@ -37,7 +37,12 @@ CHECKPOINT = shapes.record(
         "architecture": shapes.mapping_of(shapes.anything, at_most=100),
         "weights": shapes.WEIGHTS,
     },
-    {"epoch": shapes.whole(0, 10**12), "step": shapes.whole(0, 10**12), "encoder": shapes.text(100)},
+    {
+        "epoch": shapes.whole(0, 10**12),
+        "step": shapes.whole(0, 10**12),
+        "encoder": shapes.text(100),
+        "data": shapes.text(100),
+    },
     others=True,
 )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import safetensors.torch
 
-from clipgan.config import BOUNDS, Config, config_from_dict
+from clipgan.config import Config, config_from_dict
 from clipgan.errors import UserError
 from clipgan.files import shapes
 from clipgan.files.gate import parse_json, reading, short
@@ -24,49 +24,32 @@ from clipgan.files.writing import write_failure
 from clipgan.networks.clip_encoder import ClipEncoder, read_spec, restore_encoder
 from clipgan.networks.generator import Generator
 from clipgan.runs import checkpoint
+from clipgan.runs.architecture import GENERATOR_ARGUMENTS
 
 FORMAT = "clipgan model 1"
 EXPECTED = "a model, which python tools/export_model.py --cfg cfg/eval_clip_bird.yml --out model.safetensors writes"
 SUFFIX = ".safetensors"
-LONGEST_CARD = 100_000  # characters
-_MOST_WORDS = 400_000  # of a vocabulary
-
-
-def _size(key: str) -> shapes.Shape:
-    return shapes.whole(*map(int, BOUNDS[key]))
-
-
-_WIDTH = shapes.whole(1, 65536)
-_GENERATOR = shapes.record(
-    {
-        "gf_dim": _size("GAN.GF_DIM"),
-        "z_dim": _size("GAN.Z_DIM"),
-        "condition_dim": _size("GAN.CONDITION_DIM"),
-        "word_dim": _WIDTH,
-        "sentence_dim": _WIDTH,
-        "residual_num": _size("GAN.R_NUM"),
-        "base_size": _size("TREE.BASE_SIZE"),
-        "branch_num": _size("TREE.BRANCH_NUM"),
-    }
-)
-_SCORE = shapes.record(
+LONGEST_CARD, LONGEST_NAME, LONGEST_WORD = 100_000, 200, 200  # characters
+MOST_WORDS, LARGEST_VOCABULARY = 400_000, 2 << 20  # words of a vocabulary; bytes of them all, in the file
+_LARGEST_DESCRIPTION = 3 << 20  # bytes; the header that holds it must stay below the 4 MB that are read
+SCORE = shapes.record(
     {"name": shapes.text(200), "value": shapes.number(-1e12, 1e12), "protocol": shapes.text(2000)},
     {"spread": shapes.number(0, 1e12), "of_real_images": shapes.number(-1e12, 1e12), "notice": shapes.text(2000)},
 )
 DESCRIPTION = shapes.record(
     {
         "format": shapes.one_of(FORMAT),
-        "name": shapes.text(200),
-        "generator": _GENERATOR,
+        "name": shapes.text(LONGEST_NAME),
+        "generator": GENERATOR_ARGUMENTS,
         "encoder": shapes.mapping_of(shapes.anything, at_most=20),
         "image_side": shapes.flag,
         "generator_fingerprint": shapes.text(100),
         "encoder_fingerprint": shapes.text(100),
         "tokens": shapes.text(500),
-        "vocabulary": shapes.list_of(shapes.text(200), at_most=_MOST_WORDS),
+        "vocabulary": shapes.list_of(shapes.text(LONGEST_WORD), at_most=MOST_WORDS),
         "config": shapes.mapping_of(shapes.anything, at_most=100),
         "data_set": shapes.mapping_of(shapes.anything, at_most=50),
-        "scores": shapes.list_of(_SCORE, at_most=100),
+        "scores": shapes.list_of(SCORE, at_most=100),
         "versions": shapes.mapping_of(shapes.text(200), at_most=50),
         "date": shapes.text(100),
         "card": shapes.text(LONGEST_CARD),
@@ -81,9 +64,10 @@ class ModelFile:
     Attributes:
         generator: the averaged one, in evaluation mode.
         encoder: frozen; its image side only where it was exported with it.
-        config: of the training run.
+        config: of the training run; of the evaluation where the generator's snapshot does not keep that of its run.
         name: for people.
-        vocabulary: the words of the training captions, cleaned; empty where they are not known.
+        vocabulary: the words of the training captions as the encoder's tokenizer cuts them; empty where they are not
+            known.
         data_set: what is known of it: name, images, captions, fingerprint.
         scores: name, value, protocol, and where known spread and the real images' value, of each.
         versions: of Python and the packages that wrote the file.
@@ -105,6 +89,12 @@ class ModelFile:
     fingerprints: dict[str, str] = field(default_factory=dict)
 
 
+def require_suffix(path: str | Path) -> None:
+    """Refuse a name for a model's file that does not end in ``.safetensors``; raises ``UserError``."""
+    if Path(path).suffix != SUFFIX:
+        raise UserError(f"{path}: the name of a model's file must end in {SUFFIX}")
+
+
 def write_model(path: str | Path, model: ModelFile, architecture: dict[str, int]) -> None:
     """Write a model to one file, whole or not at all.
 
@@ -114,11 +104,11 @@ def write_model(path: str | Path, model: ModelFile, architecture: dict[str, int]
         architecture: the arguments of its ``Generator``.
 
     Raises:
-        UserError: another ending, weights that are not finite, or the file cannot be written.
+        UserError: another ending, weights that are not finite, a text or a list that is too long to be read again, or
+            the file cannot be written.
     """
     path = Path(path)
-    if path.suffix != SUFFIX:
-        raise UserError(f"{path}: the name of a model's file must end in {SUFFIX}")
+    require_suffix(path)
     description = {
         "format": FORMAT,
         "name": model.name,
@@ -137,7 +127,11 @@ def write_model(path: str | Path, model: ModelFile, architecture: dict[str, int]
     }
     description = json.loads(json.dumps(description, ensure_ascii=False))  # as it will be read: tuples become lists
     with reading(path, "a description that can be read again"):
-        DESCRIPTION(description, "it")
+        DESCRIPTION(description, "its description")
+        text = json.dumps(description, ensure_ascii=False)
+        size = len(json.dumps(text, ensure_ascii=False).encode(errors="surrogatepass"))
+        if size > _LARGEST_DESCRIPTION:
+            raise ValueError(f"its description has {size:,} bytes, and may have {_LARGEST_DESCRIPTION:,}")
     weights = {}
     for part, network in (("generator", model.generator), ("encoder", model.encoder)):
         weights |= {f"{part}.{name}": tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
@@ -145,7 +139,6 @@ def write_model(path: str | Path, model: ModelFile, architecture: dict[str, int]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(description, ensure_ascii=False)
         temporary.touch()
         mode = temporary.stat().st_mode  # as the user's files have it; safetensors' writer lets nobody else read
         safetensors.torch.save_file(weights, temporary, metadata={"description": text})

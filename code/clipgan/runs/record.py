@@ -115,16 +115,40 @@ def sessions_so_far(path: Path) -> list[dict[str, Any]]:
     if not os.path.lexists(path):
         return []
     try:
-        with reading(path, "how a run was made, which training writes"):
-            content = read_json(path, at_most=16 * MEGABYTE)
-            _RECORD(content, "it")
-        return content["sessions"]
+        return _read(path)
     except UserError as error:
         aside = path.with_name(f"{path.name}.damaged")
         with contextlib.suppress(OSError):
             path.rename(aside)
         print(f"{error}: it is now {aside.name}, and a new one begins")
         return []
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    with reading(path, "how a run was made, which training writes"):
+        content = read_json(path, at_most=16 * MEGABYTE)
+        _RECORD(content, "it")
+    return content["sessions"]
+
+
+def training_data_of(path: Path, encoder: str) -> str:
+    """The fingerprint of the training split of a run that was trained on an encoder.
+
+    Args:
+        path: of the run's ``run.json``.
+        encoder: its fingerprint.
+
+    Returns:
+        That of the first session on this encoder, as later ones go on with the same data or fail; empty where there is
+        no such session, no such file, or a damaged one.
+    """
+    with contextlib.suppress(UserError):
+        for session in _read(path):
+            data = session.get("data")
+            train = data.get("train") if isinstance(data, dict) else None
+            if session.get("encoder") == encoder and isinstance(train, str):
+                return train[:100]
+    return ""
 
 
 def git_state() -> dict[str, Any] | None:

@@ -214,7 +214,8 @@ def train_gan(
     frozen = FrozenEncoder(encoder, config, precision)
     trained = {"generator": generator, "average": average, "progress": progress, "guard": guard}
     trained |= {f"discriminator {i}": network for i, network in enumerate(discriminators)}
-    origin = {"encoder": networks.encoder_fingerprint, "data": data_fingerprint(dataset.examples)}
+    networks.data_fingerprint = data_fingerprint(dataset.examples)
+    origin = {"encoder": networks.encoder_fingerprint, "data": networks.data_fingerprint}
     state = TrainingState(folder, trained, config, guard.healthy, origin)
     position = state.resume() if resume else Position()
     progress.start(position.step, position.epoch)

@@ -35,6 +35,7 @@ class GanNetworks:
     generator_arguments: dict
     discriminator_arguments: list[dict]
     encoder_fingerprint: str  # of the encoder that they are trained on
+    data_fingerprint: str = ""  # of the training split; empty before the training begins
 
     @staticmethod
     def build(config: Config, encoder: ClipEncoder) -> GanNetworks:
@@ -130,4 +131,5 @@ class GanNetworks:
             "step": position.step,
             "config": asdict(config),
             "encoder": self.encoder_fingerprint,
+            "data": self.data_fingerprint,
         }
