@@ -10,7 +10,8 @@ SOURCE is one of these; which one is found out:
     an archive (.tgz, .tar.gz, .tar, .zip) of any of these (--out names the folder to unpack it into)
 
 It writes train.jsonl and test.jsonl into the folder of the pictures or into --out, says what was found and what cannot
-be used, and ends with the commands that check the data set and train on it.
+be used, and ends with the commands that check the data set and train on it. It opens no picture: the check does that.
+Each split needs two pictures. A flag that would have no effect on what SOURCE is, is an error.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
-from clipgan.data.sources.kinds import KINDS
+from clipgan.data.sources.kinds import CAPTIONS, COLUMN_FLAGS, IMAGES, KINDS, NO_CLASSES
 from clipgan.data.sources.making import Request, make_manifest
-from clipgan.data.sources.splitting import WAYS
+from clipgan.data.sources.splitting import SEED, TEST_SHARE, WAYS
 from clipgan.data.sources.table import COLUMNS
 from clipgan.errors import UserError
 from clipgan.files.gate import short
@@ -49,18 +50,19 @@ def parse(argv: Sequence[str] | None) -> Request:
     add = parser.add_argument
     add("sources", metavar="SOURCE", nargs="+", type=Path, help="folder, file or archive; two of COCO's files")
     add("--kind", choices=tuple(KINDS), help="what SOURCE is (default: found out)")
-    add("--images", type=Path, metavar="DIR", help="where the images of a table or of COCO lie (default: beside)")
-    add("--captions", type=Path, metavar="DIR|ARCHIVE", help="where the texts lie (default: beside the pictures)")
+    add(IMAGES, type=Path, metavar="DIR", help="where the images of a table or of COCO lie (default: beside)")
+    texts = "where the texts of a folder, CUB or the flowers lie (default: beside the pictures)"
+    add(CAPTIONS, type=Path, metavar="DIR|ARCHIVE", help=texts)
     add("--out", type=Path, metavar="DIR", help="folder to write to (default: the folder of the pictures)")
     add("--copy", action="store_true", help="copy the pictures into --out, if they lie elsewhere")
     add("--overwrite", action="store_true", help="replace a train.jsonl and test.jsonl that are there")
     add("--raw", action="store_true", help="also take captions of other than English letters and digits")
-    add("--no-classes", action="store_true", help="sub-folders or a column of classes are none")
+    add(NO_CLASSES, action="store_true", help="sub-folders or a column of classes are none (COCO has none)")
     add("--split-by", choices=WAYS, help="divide by classes or at random (default: as SOURCE says, or by class)")
-    add("--test-share", type=share, default=0.2, metavar="SHARE", help="of the classes or pictures (%(default)s)")
-    add("--seed", type=whole_number("--seed", 0, 2**63), default=0, metavar="N", help="of the division (%(default)s)")
+    add("--test-share", type=share, metavar="SHARE", help=f"of the classes or pictures (default: {TEST_SHARE})")
+    add("--seed", type=whole_number("--seed", 0, 2**63), metavar="N", help=f"of the division (default: {SEED})")
     for column, usual in COLUMNS.items():
-        add(f"--{column}-column", metavar="NAME", help=f"a table's column (default: {', '.join(usual[:3])}, …)")
+        add(COLUMN_FLAGS[column], metavar="NAME", help=f"a table's column (default: {', '.join(usual[:3])}, …)")
     args = vars(parser.parse_args(argv))
     columns = {column: args.pop(f"{column}_column") for column in COLUMNS}
     named = {column: name for column, name in columns.items() if name is not None}

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from clipgan.data.examples import read_examples
 from clipgan.data.sources.kinds import KINDS
 from clipgan.data.sources.making import class_numbers
 from clipgan.data.sources.report import CONFIGS
+from clipgan.data.sources.table import COLUMNS
 from clipgan.errors import UserError
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "make_manifest.py"
@@ -154,6 +157,7 @@ def test_the_lines_say_what_was_found_left_out_and_how_to_go_on(make, sources, d
         "left out: pictures without a caption: 1 (ant/bare.jpg)",
         "train: 9 pictures, 3 classes; test: 6 pictures, 2 classes (by class, seed 0)",
         f"written: {folder}/train.jsonl, {folder}/test.jsonl",
+        "next:    no picture was opened here; the check opens each of them, and says which cannot be used",
         f"check:   python tools/check_data.py --cfg cfg/DAMSM/bird.yml --data_dir {folder} --set DATASET_NAME=folder "
         "TEXT.CAPTIONS_PER_IMAGE=2",
         f"train:   python pretrain_DAMSM.py --cfg cfg/DAMSM/bird.yml --data_dir {folder} --set DATASET_NAME=folder "
@@ -178,6 +182,27 @@ def test_the_check_that_is_named_finds_no_fault(make, script, sources, tmp_path)
     words = check.split()[3:]
     words[words.index("cfg/DAMSM/bird.yml")] = str(TOOL.parents[1] / "cfg/DAMSM/bird.yml")
     script("tools/check_data.py").main([*words, "WORKERS=1"])
+
+
+TINY = [
+    "TRAIN.MAX_STEPS=1", "TRAIN.SNAPSHOT_INTERVAL=1", "WORKERS=0", "TRAIN.CLIP_PRETRAINED=", "TEXT.EMBEDDING_DIM=16",
+]  # fmt: skip
+TINY_GAN = ["TREE.BASE_SIZE=8", "TREE.BRANCH_NUM=2", "GAN.GF_DIM=4", "GAN.DF_DIM=2", "GAN.CONDITION_DIM=6"]
+
+
+def test_the_commands_that_are_named_work_with_the_fewest_pictures(
+    make, script, tmp_path, draw, write, tiny_clip, monkeypatch
+):
+    for name in "abcd":
+        draw(tmp_path / f"few/{name}.jpg")
+        write(tmp_path / f"few/{name}.txt", f"picture {name} one\npicture {name} two\n")
+    lines = make(tmp_path / "few")
+    monkeypatch.chdir(tmp_path)
+    for line, tiny in zip(lines[-2:], (["TREE.BASE_SIZE=32"], TINY_GAN), strict=True):
+        _, name, *words = shlex.split(line.partition(":")[2])
+        words = [str(TOOL.parents[1] / word) if word.startswith("cfg/") else word for word in words]
+        script(name).main([*words, *TINY, *tiny, f"TRAIN.CLIP_MODEL_BASE={tiny_clip}", "GPU_ID=-1"])
+    assert list((tmp_path / "output/few_clip_DMGAN/Model").glob("netG_epoch_*.pth"))
 
 
 def test_the_order_of_the_file_system_changes_nothing(make, sources, monkeypatch):
@@ -272,7 +297,7 @@ def test_an_archive_that_fails_later_leaves_nothing(tool, sources, tmp_path):
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as file:
         file.writestr("a.jpg", b"x")
         file.writestr("../b.jpg", b"x")
-    refused(tool, r"bad\.zip: it: '\.\./b\.jpg' must be", tmp_path / "bad.zip", "--out", tmp_path / "out")
+    refused(tool, r"bad\.zip: holds a member .*: '\.\./b\.jpg' must", tmp_path / "bad.zip", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists() and not (tmp_path / "b.jpg").exists()
 
 
@@ -321,9 +346,8 @@ def test_names_that_clash_or_that_no_data_set_takes_are_left_out(make, tmp_path,
 
 
 def test_names_that_are_no_text_are_left_out(make, tmp_path, draw, write):
-    draw(tmp_path / "a.jpg")
-    draw(tmp_path / "b.jpg")
-    for name in ("a", "b"):
+    for name in ("a", "b", "c", "d"):
+        draw(tmp_path / f"{name}.jpg")
         write(tmp_path / f"{name}.txt", "a bird")
     odd = os.fsencode(tmp_path) + b"/\xff"
     try:
@@ -332,7 +356,7 @@ def test_names_that_are_no_text_are_left_out(make, tmp_path, draw, write):
         pytest.skip("this file system takes no such name")
     shutil.copy(os.fsencode(tmp_path / "a.txt"), odd + b".txt")
     assert "pictures whose name no data set takes: 1" in "\n".join(make(tmp_path))
-    assert [len(read(tmp_path, split)) for split in ("train", "test")] == [1, 1]
+    assert [len(read(tmp_path, split)) for split in ("train", "test")] == [2, 2]
 
 
 def test_a_split_of_one_class_gets_none_and_says_so(make, tmp_path, draw, write):
@@ -346,11 +370,11 @@ def test_a_split_of_one_class_gets_none_and_says_so(make, tmp_path, draw, write)
 
 
 def test_raw_captions_are_named_in_the_commands(tool, make, tmp_path, draw, write):
-    for name in "abc":
+    for name in "abcd":
         draw(tmp_path / f"{name}.jpg")
         write(tmp_path / f"{name}.txt", "红鸟")
     refused(
-        tool, r"no picture can be used: pictures of whose captions no word is left \(.*--raw.*\): 3 \(a\.jpg", tmp_path
+        tool, r"no picture can be used: pictures of whose captions no word is left \(.*--raw.*\): 4 \(a\.jpg", tmp_path
     )
     assert "TEXT.RAW_CAPTIONS=True" in make(tmp_path, "--raw")[-1]
     assert read(tmp_path, "train")[0].captions == ("红鸟",)
@@ -375,6 +399,53 @@ def test_what_is_no_source_is_refused_with_what_would_be_one(tool, sources, tmp_
         refused(tool, r"empty", tmp_path / "empty", "--kind", kind)
     for share in ("0", "1", "x", "nan", "-1"):
         refused(tool, r"--test-share must lie between 0 and 1", tmp_path / "empty", "--test-share", share)
+
+
+TAKEN = {  # what each kind takes of the flags that only some kinds take
+    "folder": {"--captions", "--no-classes"},
+    "table": {"--images", "--no-classes", *(f"--{column}-column" for column in COLUMNS)},
+    "coco": {"--images"},
+    "cub": {"--captions", "--no-classes"},
+    "flowers": {"--captions", "--no-classes"},
+}
+
+
+@pytest.mark.parametrize("flag", sorted(set().union(*TAKEN.values())))
+@pytest.mark.parametrize("kind", TAKEN)
+def test_a_flag_that_has_no_effect_on_a_kind_is_refused(tool, make, sources, tmp_path, kind, flag):
+    arguments, folder = sources[kind]
+    value = {"--captions": [tmp_path], "--images": [folder], "--no-classes": []}.get(flag, ["filename"])
+    if flag not in TAKEN[kind]:
+        said = rf"^{flag}: has no effect on {re.escape(KINDS[kind].what)}; leave it out"
+        refused(tool, said, *arguments, flag, *value)
+        assert not (folder / "train.jsonl").exists()
+    elif flag in ("--images", "--no-classes"):
+        make(*arguments, flag, *value)
+        assert (folder / "train.jsonl").exists()
+
+
+@pytest.mark.parametrize("flag, value", [("--test-share", "0.2"), ("--seed", "0")])
+@pytest.mark.parametrize("kind", ["coco", "cub", "flowers"])
+def test_a_share_or_seed_is_refused_where_the_source_is_divided_already(tool, make, sources, kind, flag, value):
+    arguments, folder = sources[kind]
+    said = rf"^{flag}: has no effect, as the split is that by .*--split-by class or random"
+    refused(tool, said, *arguments, flag, value)
+    assert not (folder / "train.jsonl").exists()
+    make(*arguments, flag, value, "--split-by", "random")
+
+
+def test_copies_need_a_folder_to_go_to(tool, sources):
+    refused(tool, r"^--copy: has no effect without --out", *sources["folder"][0], "--copy")
+
+
+def test_a_folder_that_lacks_the_files_of_a_kind_is_told_what_is_missing(tool, sources, tmp_path, write):
+    (tmp_path / "empty").mkdir()
+    refused(tool, r"empty: holds no captions_train\*\.json .*annotations/", tmp_path / "empty", "--kind", "coco")
+    refused(tool, r"empty: holds no table .*; expected one \(\.csv, \.tsv\)", tmp_path / "empty", "--kind", "table")
+    _, folder = sources["table"]
+    why = r"pics: holds no table .*: captions\.csv: no column called 'x' among .*--caption-column"
+    for kind in ([], ["--kind", "table"]):
+        refused(tool, why, folder, "--caption-column", "x", *kind)
 
 
 def test_two_tables_in_one_folder_are_named(tool, make, sources):

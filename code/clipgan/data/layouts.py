@@ -36,7 +36,7 @@ def read_birds(root: Path, split: str, raw: bool, limit: int, on_fault: OnFault 
     """CUB-200-2011 as AttnGAN packs it; arguments as :func:`clipgan.data.examples.read_examples`."""
     listing, names = _read_names(root, split, "birds")
     cub, find = root / "CUB_200_2011", _Finder()
-    boxes = _read_boxes(cub, strict=on_fault is None)
+    boxes = read_boxes(cub, strict=on_fault is None)
     path = root / split / "class_info.pickle"
     class_ids = _as_list(load_pickle(path))
     expected = f"{path}: expected a list of {len(names)} class numbers, one for each name in filenames.pickle"
@@ -162,7 +162,7 @@ def _caption_source(
     return captions
 
 
-def _read_boxes(cub: Path, strict: bool) -> dict[str, Box | UserError]:
+def read_boxes(cub: Path, strict: bool) -> dict[str, Box | UserError]:
     """Boxes by image name. images.txt and bounding_boxes.txt use the same image numbers.
 
     Unless ``strict``, a box that is none stands there as the error that its image deserves.

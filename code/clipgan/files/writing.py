@@ -56,12 +56,18 @@ def write_failure(error: OSError, path: str | Path) -> UserError:
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """What goes wrong on the disk in the block becomes a ``UserError`` that names the file, or else the folder."""
+def writing(folder: Path, remedy: str = "") -> Iterator[None]:
+    """What goes wrong on the disk in the block becomes a ``UserError`` that names the file, or else the folder.
+
+    Args:
+        folder: that the block writes into.
+        remedy: what the user can do about it, in words; empty says nothing.
+    """
     try:
         yield
     except OSError as error:
-        raise UserError(f"{error.filename or folder}: cannot be written ({error.strerror or error})") from None
+        then = f"; {remedy}" if remedy else ""
+        raise UserError(f"{error.filename or folder}: cannot be written ({error.strerror or error}){then}") from None
 
 
 def write_text(path: str | Path, text: str) -> None:

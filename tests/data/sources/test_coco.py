@@ -83,8 +83,16 @@ def test_images_that_are_not_there_or_have_no_caption_are_counted(make, tmp_path
 
 def test_images_that_are_all_missing_are_one_line(make, tmp_path):
     path = make("captions_val2014.json", (1, 2), "COCO_val2014_")
-    with pytest.raises(UserError, match=r"holds none of the 2 images .* COCO_val2014_000000000001\.jpg .*--images"):
+    with pytest.raises(UserError, match=r"which lists 2 images, such as COCO_val2014_000000000001\.jpg .*--images"):
         read(path)
+    path = make("captions_val2014.json", (7,))
+    with pytest.raises(UserError, match=r"which lists 1 image, such as 000000000007\.jpg \(here"):
+        read(path)
+
+
+def test_a_file_without_images_is_named_as_empty(make):
+    with pytest.raises(UserError, match=r"captions_val2014\.json: lists no image; expected COCO's captions"):
+        read(make("captions_val2014.json", ()))
 
 
 def test_several_years_in_one_folder_are_named(make, tmp_path):

@@ -111,6 +111,19 @@ def test_the_texts_may_lie_in_a_folder_of_their_own(tmp_path, draw, write):
     assert [(p.name, p.captions) for p in source.pictures] == [("x/a.jpg", ("a bird",))]
 
 
+def test_texts_in_capitals_are_texts(tmp_path, draw, write):
+    for name in ("a.jpg", "b.JPG"):
+        draw(tmp_path / name)
+    write(tmp_path / "a.TXT", "a bird")
+    assert folder.is_here(tmp_path, None)
+    write(tmp_path / "b.TXT", "of the other spelling")
+    write(tmp_path / "b.txt", "a small bird")
+    write(tmp_path / "c.Txt", "alone")
+    source = read(tmp_path)
+    assert [(p.name, p.captions) for p in source.pictures] == [("a.jpg", ("a bird",)), ("b.JPG", ("a small bird",))]
+    assert source.left_out.lines() == ["caption files without a picture: 2 (b.TXT, c.Txt)"]
+
+
 def test_links_are_followed_once_and_loops_end(tmp_path, add):
     add("pics/a.jpg")
     os.symlink(tmp_path / "pics", tmp_path / "pics" / "loop")

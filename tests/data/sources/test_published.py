@@ -52,6 +52,14 @@ def splits(source):
     return {picture.name.removesuffix(".jpg"): picture.split for picture in source.pictures}
 
 
+def test_texts_in_capitals_are_texts(birds, oxford):
+    for path in [*(birds / "text").rglob("*.txt"), *(oxford / "text_c10").rglob("*.txt")]:
+        path.rename(path.with_suffix(".TXT"))
+    assert len(read(cub, birds).pictures) == len(BIRDS) and len(read(flowers, oxford).pictures) == len(FLOWERS)
+    shutil.copy(oxford / "text_c10/class_00005/image_00003.TXT", oxford / "jpg")
+    assert not flowers.is_here(oxford)
+
+
 def test_birds_come_with_class_box_and_captions(birds):
     for place in (birds, birds / "CUB_200_2011"):
         assert cub.is_here(place)

@@ -94,7 +94,49 @@ def test_other_columns_are_named_by_flags(read):
 def test_a_table_without_the_columns_is_refused(read, tmp_path, header, complaint):
     with pytest.raises(UserError, match=rf"table\.csv: .*{complaint}"):
         read(f"{header}\na.jpg,x,y\n")
-    assert not table.is_here(tmp_path / "table.csv", {})
+    assert table.fault(tmp_path / "table.csv", {}).startswith("table.csv: ")
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+def test_a_caption_in_the_last_column_keeps_separators_that_nobody_quoted(read, sign):
+    rows = ["image,caption", "a.jpg,a bird, with a comma", 'b.jpg,"a bird", it,sits', "a.jpg,small,,", "b.jpg,x, , y"]
+    source = read("\n".join(rows).replace(",", sign))
+    expected = {"a.jpg": ["a bird, with a comma", "small"], "b.jpg": ["a bird, it,sits", "x, , y"]}
+    assert captions(source) == {  # within a caption, a tab is a space, and several are one
+        name: tuple(" ".join(text.replace(",", sign).split()) for text in texts) for name, texts in expected.items()
+    }
+    assert source.left_out.lines() == []
+
+
+@pytest.mark.parametrize("header", ["image,caption,,", "image,caption, "])
+def test_columns_without_a_name_do_not_cut_a_caption(read, header):
+    source = read(f"{header}\na.jpg,a bird, with a comma,\nb.jpg,small,,\n")
+    assert captions(source) == {"a.jpg": ("a bird, with a comma",), "b.jpg": ("small",)}
+
+
+@pytest.mark.parametrize(
+    "header, row", [("caption,image", "big, red,a.jpg"), ("image,caption,class", "a.jpg,big, red,x")]
+)
+def test_a_row_whose_caption_cannot_be_told_from_other_cells_is_left_out(read, header, row):
+    sound = {"caption,image": "red,b.jpg", "image,caption,class": "b.jpg,red,x,,"}[header]
+    source = read(f"{header}\n{row}\n{sound}\n")
+    assert captions(source) == {"b.jpg": ("red",)}
+    assert source.left_out.lines() == [
+        "rows with more cells than the header (a caption that holds the separator must be quoted): 1 (table.csv:2)"
+    ]
+
+
+def test_absolute_names_within_the_folder_are_found_and_no_others(read, tmp_path, draw):
+    draw(tmp_path.parent / f"{tmp_path.name}-beside/out.jpg")
+    (tmp_path / "way").symlink_to(tmp_path, target_is_directory=True)
+    names = ["a.jpg", "way/b.jpg", "sub/../sub/c.jpg", f"../{tmp_path.name}-beside/out.jpg", "gone.jpg"]
+    source = read("image,caption\n" + "".join(f"{tmp_path}/{name},x\n" for name in names))
+    assert [picture.name for picture in source.pictures] == ["a.jpg", "sub/c.jpg", "way/b.jpg"]
+    assert [line.split(":")[0] for line in source.left_out.lines()] == [
+        "rows with a name that is none of a file within the folder", "pictures that are named but not there",
+    ]  # fmt: skip
+    through = read(f"image,caption\n{tmp_path}/a.jpg,x\n", images=tmp_path / "way")
+    assert [picture.name for picture in through.pictures] == ["a.jpg"]
 
 
 def test_names_lead_to_pictures_of_another_folder_and_its_sub_folders(read, tmp_path, draw):

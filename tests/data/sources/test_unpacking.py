@@ -4,6 +4,7 @@ import errno
 import gzip
 import io
 import os
+import shutil
 import tarfile
 import tracemalloc
 import zipfile
@@ -93,17 +94,18 @@ def test_other_files_are_unpacked_where_they_are_asked_for(tmp_path):
     assert sorted(os.listdir(tmp_path / "to")) == ["a.jpg", "text.zip"]
 
 
+BAD = "holds a member that cannot be unpacked"
 BAD_NAMES = ["../a.jpg", "x/../../a.jpg", "/tmp/a.jpg", "..\\a.jpg", "C:\\a.jpg", "a\n.jpg", "x" * 201 + ".jpg"]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
 def test_a_name_that_leads_out_or_that_no_file_should_have_refuses_a_tar(tmp_path, name):
-    refused(tar(tmp_path / "a.tgz", [("good.jpg", PICTURE), (name, b"x")]), tmp_path / "to", r"a\.tgz: it: ")
+    refused(tar(tmp_path / "a.tgz", [("good.jpg", PICTURE), (name, b"x")]), tmp_path / "to", rf"a\.tgz: {BAD}: .*")
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
 def test_a_name_that_leads_out_or_that_no_file_should_have_refuses_a_zip(tmp_path, name):
-    refused(zipped(tmp_path / "a.zip", [("good.jpg", PICTURE), (name, b"x")]), tmp_path / "to", r"a\.zip: it: ")
+    refused(zipped(tmp_path / "a.zip", [("good.jpg", PICTURE), (name, b"x")]), tmp_path / "to", rf"a\.zip: {BAD}: .*")
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", "x/../../up", ".."])
@@ -264,10 +266,14 @@ def test_more_members_than_any_data_set_has_are_refused(tmp_path, monkeypatch):
 
 def test_many_members_take_no_memory(tmp_path):
     path = tar(tmp_path / "a.tgz", [("a.jpg", PICTURE), *((f"{i}.sh", b"") for i in range(4000))])
+    unpacked(path, tmp_path / "to")  # the table of all of Python's names may grow by megabytes when it takes a new one
+    shutil.rmtree(tmp_path / "to")
     tracemalloc.start()
-    assert len(unpacked(path, tmp_path / "to")) == 1
-    assert tracemalloc.get_traced_memory()[1] < 1 << 20
-    tracemalloc.stop()
+    try:
+        assert len(unpacked(path, tmp_path / "to")) == 1
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()  # it would slow all later tests down
 
 
 def test_an_archive_for_which_there_is_no_room_is_refused_before_writing(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from clipgan.data.sources.pictures import (
     Picture,
     PictureFinder,
     Source,
+    counted,
     usable_captions,
 )
 from clipgan.errors import UserError
@@ -95,10 +96,12 @@ def read(given: Given) -> Source:
             else:
                 seen.add(found)
                 pictures.append(Picture(found, captions, split=split))
+        if not listed:
+            raise UserError(f"{path}: lists no image; expected {_EXPECTED}")
         if not there:
             raise UserError(
-                f"{root}: holds none of the {len(listed):,} images that {path.name} lists, such as "
-                f"{min(listed, default='')} (here, or in {of_file}/); name their folder by --images"
+                f"{root}: holds nothing of {path.name}, which lists {counted(len(listed), 'image')}, such as "
+                f"{min(listed)} (here, or in {of_file}/); name their folder by --images"
             )
     names = " and ".join(path.name for path in given.paths)
     pictures.sort(key=lambda picture: picture.name)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from clipgan.data.example import Box
-from clipgan.data.layouts import _read_boxes as read_boxes
+from clipgan.data.layouts import read_boxes
 from clipgan.data.sources.pictures import (
     NOT_THERE,
     Given,

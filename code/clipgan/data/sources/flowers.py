@@ -13,6 +13,7 @@ from clipgan.data.sources.pictures import (
     Picture,
     Source,
     Unusable,
+    is_text,
     subfolders,
 )
 from clipgan.data.sources.published import Published
@@ -36,9 +37,10 @@ def is_here(folder: Path) -> bool:
 def _find(folder: Path) -> Path | None:
     for place in subfolders(folder):
         with reading(place, "a folder of pictures"):
-            files = set(os.listdir(place))
+            files = os.listdir(place)
         images = [name for name in files if _IMAGE.fullmatch(name)]
-        if images and not any(name.replace(".jpg", ".txt") in files for name in images):
+        texts = {os.path.splitext(name)[0] for name in files if is_text(name)}
+        if images and not any(os.path.splitext(name)[0] in texts for name in images):
             return place
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from clipgan.data.captions import read_caption_file
@@ -15,6 +16,7 @@ from clipgan.data.sources.pictures import (
     Picture,
     Source,
     is_picture,
+    is_text,
     split_of,
     usable_captions,
     walk,
@@ -28,8 +30,8 @@ ALONE = "caption files without a picture"
 def is_here(folder: Path, captions: Path | None) -> bool:
     """Whether a picture of the folder has a text of its name beside it, or in ``captions``."""
     files = walk(folder)
-    texts = set(files if captions is None else walk(captions))
-    return any(is_picture(name) and f"{_stem(name)}.txt" in texts for name in files)
+    texts = _texts(files if captions is None else walk(captions))
+    return any(is_picture(name) and _stem(name) in texts for name in files)
 
 
 def read(given: Given) -> Source:
@@ -44,7 +46,8 @@ def read(given: Given) -> Source:
     (root,) = given.paths
     files = walk(root)
     beside = given.captions is None
-    texts = set(files if beside else walk(given.captions))
+    listed = files if beside else walk(given.captions)
+    texts = _texts(listed)
     of_texts = root if beside else given.captions
     names = [name for name in files if is_picture(name)]
     is_split = _are_splits(names)
@@ -53,8 +56,8 @@ def read(given: Given) -> Source:
 
     pictures, left_out, used = [], LeftOut(), set()
     for name in names:
-        text = f"{_stem(name)}.txt"
-        if text not in texts:
+        text = texts.get(_stem(name))
+        if text is None:
             left_out.add(NO_CAPTION, name)
             continue
         used.add(text)
@@ -69,12 +72,20 @@ def read(given: Given) -> Source:
             continue
         split = split_of(PurePosixPath(name).parts[0]) if is_split else None
         pictures.append(Picture(name, captions, labels[name] if has_classes else None, split=split))
-    for text in sorted(text for text in texts if text.endswith(".txt") and text not in used):
+    for text in sorted(text for text in listed if is_text(text) and text not in used):
         left_out.add(ALONE, text)
     pictures, how = without_val(pictures)
     where = "with a .txt beside each" if beside else f"with texts in {given.captions}"
     split_by = f"the folders' names{how}" if is_split else ""
     return Source(f"a folder of pictures {where}", root, root, pictures, left_out, split_by)
+
+
+def _texts(files: Iterable[str]) -> dict[str, str]:
+    """Caption files by their paths without the ending, which may be written ``.TXT``; ``.txt`` goes first."""
+    texts: dict[str, str] = {}
+    for name in sorted(filter(is_text, files), key=lambda name: (not name.endswith(".txt"), name)):
+        texts.setdefault(_stem(name), name)
+    return texts
 
 
 def _stem(name: str) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 
 from clipgan.data.example import LARGEST_CLASS, require_name
 from clipgan.data.sources import report
-from clipgan.data.sources.kinds import find_kind
+from clipgan.data.sources.kinds import CAPTIONS, COLUMN_FLAGS, IMAGES, NO_CLASSES, find_kind
 from clipgan.data.sources.output import COPIES, Output, unpacked_for_now
-from clipgan.data.sources.pictures import Given, Picture, Source
+from clipgan.data.sources.pictures import Given, Picture, Source, counted
 from clipgan.data.sources.splitting import Parts, divide
 from clipgan.data.sources.unpacking import is_archive
 from clipgan.errors import UserError
@@ -37,9 +37,14 @@ class Request:
     raw: bool = False
     classes: bool = True
     split_by: str | None = None  # of splitting.WAYS; None: as the source says, else by class if there are enough
-    test_share: float = 0.2
-    seed: int = 0
+    test_share: float | None = None  # None: splitting.TEST_SHARE
+    seed: int | None = None  # None: splitting.SEED
     columns: Mapping[str, str] = field(default_factory=dict)  # of a table, by what is in them
+
+    def flags_of_kinds(self) -> list[str]:
+        """The flags that are given and that only some kinds of sources take."""
+        given = {IMAGES: self.images is not None, CAPTIONS: self.captions is not None, NO_CLASSES: not self.classes}
+        return [*(flag for flag, is_given in given.items() if is_given), *(COLUMN_FLAGS[c] for c in self.columns)]
 
 
 def make_manifest(request: Request) -> list[str]:
@@ -50,13 +55,16 @@ def make_manifest(request: Request) -> list[str]:
 
     Raises:
         UserError: there is nothing to read or nothing that can be used, the pictures lie outside the manifest's folder,
-            or something is there already.
+            or something is there already; or a flag would have no effect.
     """
+    if request.copy and request.out is None:
+        raise UserError("--copy: has no effect without --out, which names the folder to copy the pictures into")
     if request.out is not None:
         Output.require_new(request.out, request.overwrite)
     with Output() as output, contextlib.ExitStack() as until_done:
         given, notes = _prepare(request, output, until_done)
         kind, paths = find_kind(given, request.kind)
+        kind.require_flags(request.flags_of_kinds())
         source = kind.read(replace(given, paths=paths))
         out = request.out or _unless_read_only(source.home)
         Output.require_new(out, request.overwrite)
@@ -98,7 +106,7 @@ def _prepare(request: Request, output: Output, until_done: contextlib.ExitStack)
             near.append(path.absolute().parent)
             path, links = output.unpacked(path, request.out)
             if links:
-                notes.append(f"left out: {links} links of {path.name}; links are never unpacked")
+                notes.append(f"left out: {counted(links, 'link')} of {path.name}; links are never unpacked")
         paths.append(path)
     captions = request.captions
     if captions is not None and is_archive(captions):

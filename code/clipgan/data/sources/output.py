@@ -13,12 +13,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+from clipgan.data.sources.pictures import is_text
 from clipgan.data.sources.unpacking import archive_stem, is_archive, unpack
 from clipgan.errors import UserError
 from clipgan.files.gate import MEGABYTE
+from clipgan.files.writing import writing
 
 SPLITS = ("train", "test")
 COPIES = "images"
+_REMEDY = "make room, or name another folder by --out (with --copy, if the pictures lie elsewhere)"
 _ENDINGS_OF_ARCHIVES = (".zip", ".tgz", ".gz", ".tar")
 
 
@@ -43,7 +46,7 @@ class Output:
         while not place.exists() and place != place.parent:
             missing.append(place)
             place = place.parent
-        with writing(folder):
+        with writing(folder, _REMEDY):
             for place in reversed(missing):
                 place.mkdir(exist_ok=True)
                 self._undo.callback(_remove_if_empty, place)
@@ -76,7 +79,7 @@ class Output:
             UserError: that folder is there already, or the disk takes no more.
         """
         place = folder / COPIES
-        with self._temporary(folder) as temporary, writing(place):
+        with self._temporary(folder) as temporary, writing(place, _REMEDY):
             for name in tqdm(names, desc="copying", unit="img", leave=False):
                 target = temporary / name
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +104,7 @@ class Output:
             UserError: the disk takes no more.
         """
         temporary = {split: folder / f".{split}.{os.getpid()}.tmp" for split in splits}
-        with writing(folder):
+        with writing(folder, _REMEDY):
             try:
                 for split, lines in splits.items():
                     with open(temporary[split], "w", encoding="utf-8") as file:
@@ -118,7 +121,7 @@ class Output:
     @contextlib.contextmanager
     def _temporary(self, folder: Path) -> Iterator[Path]:
         self.make(folder)
-        with writing(folder):
+        with writing(folder, _REMEDY):
             temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
         try:
             inner = temporary / "content"  # with the usual permissions, which the temporary folder has not
@@ -130,7 +133,7 @@ class Output:
     def _take(self, made: Path, place: Path, remedy: str) -> None:
         if os.path.lexists(place):
             raise UserError(f"{place}: is there already; {remedy}")
-        with writing(place):
+        with writing(place, _REMEDY):
             made.rename(place)
         self._undo.callback(shutil.rmtree, place, ignore_errors=True)
 
@@ -145,7 +148,7 @@ def unpacked_for_now(archive: Path) -> Iterator[Path]:
         folder = Path(name, archive_stem(archive))
         folder.mkdir()
         unpack(archive, folder, also=_ENDINGS_OF_ARCHIVES)
-        if not any(folder.rglob("*.txt")):
+        if not any(is_text(path.name) for path in folder.rglob("*")):
             for nested in sorted(path for path in folder.rglob("*") if is_archive(path)):
                 inside = folder / archive_stem(nested)
                 inside.mkdir(exist_ok=True)
@@ -156,18 +159,6 @@ def unpacked_for_now(archive: Path) -> Iterator[Path]:
 def manifest(folder: Path, split: str) -> Path:
     """Where a split's manifest is."""
     return folder / f"{split}.jsonl"
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """What the disk refuses in the block becomes a ``UserError`` of one line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or folder}: cannot be written ({error.strerror or error}); make room, or name another "
-            "folder by --out (with --copy, if the pictures lie elsewhere)"
-        ) from None
 
 
 def _line(entry: Mapping[str, Any]) -> str:

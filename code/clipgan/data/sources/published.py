@@ -18,6 +18,7 @@ from clipgan.data.sources.pictures import (
     Given,
     Unusable,
     is_picture,
+    is_text,
     subfolders,
     usable_captions,
     walk,
@@ -38,8 +39,8 @@ class Texts:
         self.folder = folder
         self._by_name: dict[str, list[str]] = {}
         for path in walk(folder):
-            if path.endswith(".txt") and "/" in path:
-                self._by_name.setdefault(os.path.basename(path).removesuffix(".txt"), []).append(path)
+            if is_text(path) and "/" in path:
+                self._by_name.setdefault(os.path.splitext(os.path.basename(path))[0], []).append(path)
 
     @classmethod
     def found(cls, captions: Path | None, near: Iterable[Path]) -> Texts | None:

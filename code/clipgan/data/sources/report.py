@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipgan.data.sources.output import manifest
-from clipgan.data.sources.pictures import Picture, Source
+from clipgan.data.sources.pictures import Picture, Source, counted
 from clipgan.data.sources.splitting import Parts
 
 # TRAIN.BATCH_SIZE and TEXT.CAPTIONS_PER_IMAGE of the configs that the commands name.
@@ -27,16 +27,17 @@ def found(source: Source, parts: Parts) -> list[str]:
     each = f"{min(captions)}" if min(captions) == max(captions) else f"{min(captions)} to {max(captions)}"
     boxes = ", with boxes" if any(picture.box for picture in pictures) else ""
     return [
-        f"{len(pictures):,} pictures, {sum(captions):,} captions ({each} each), {_classes(pictures)}{boxes}",
+        f"{counted(len(pictures), 'picture')}, {counted(sum(captions), 'caption')} ({each} each), "
+        f"{_classes(pictures)}{boxes}",
         *(f"left out: {line}" for line in source.left_out.lines()),
-        f"train: {len(parts.train):,} pictures, {_classes(parts.train)}; "
-        f"test: {len(parts.test):,} pictures, {_classes(parts.test)} ({parts.how})",
+        f"train: {counted(len(parts.train), 'picture')}, {_classes(parts.train)}; "
+        f"test: {counted(len(parts.test), 'picture')}, {_classes(parts.test)} ({parts.how})",
     ]
 
 
 def _classes(pictures: Sequence[Picture]) -> str:
     number = len({picture.label for picture in pictures} - {None})
-    return f"{number:,} classes" if number else "no classes"
+    return counted(number, "class", "classes") if number else "no classes"
 
 
 def next_steps(out: Path, parts: Parts, raw: bool, configs: str) -> list[str]:
@@ -54,11 +55,12 @@ def next_steps(out: Path, parts: Parts, raw: bool, configs: str) -> list[str]:
         if raw:
             settings.append("TEXT.RAW_CAPTIONS=True")
         if len(parts.train) < batch and not script.startswith("tools"):
-            settings.append(f"TRAIN.BATCH_SIZE={max(2, len(parts.train))}")
+            settings.append(f"TRAIN.BATCH_SIZE={len(parts.train)}")
         return f"python {script} --cfg {config} --data_dir {shlex.quote(str(out))} --set {' '.join(settings)}"
 
     return [
         f"written: {manifest(out, 'train')}, {manifest(out, 'test')}",
+        "next:    no picture was opened here; the check opens each of them, and says which cannot be used",
         f"check:   {command('tools/check_data.py', pretraining)}",
         f"train:   {command('pretrain_DAMSM.py', pretraining)}",
         f"then:    {command('main.py', training, encoder)}",

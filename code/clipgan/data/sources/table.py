@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,9 +40,19 @@ _LARGEST = 512 * MEGABYTE
 _DELIMITERS = ",\t;|"
 _WITHOUT_QUOTES = "\t|"  # where they separate, quotes are often no more than characters
 _TOO_SHORT = "rows without an image, a caption or all columns"
+_TOO_LONG = "rows with more cells than the header (a caption that holds the separator must be quoted)"
 _BAD_NAME = "rows with a name that is none of a file within the folder"
 _CONTRADICTION = "pictures to which rows give two classes or splits"
 _TWO_NAMES = "pictures that rows call by two names"
+
+
+@dataclass(frozen=True)
+class _Header:
+    """How a table is laid out."""
+
+    delimiter: str
+    width: int  # columns up to the last that has a name
+    places: dict[str, int]  # of the columns that are used
 
 
 @dataclass
@@ -52,19 +64,22 @@ class _Rows:
     splits: set[str] = field(default_factory=set)
 
 
-def is_here(path: Path, named: Mapping[str, str]) -> bool:
-    """Whether a file is a table of captions by its columns; ``named`` are those that the user names."""
+def fault(path: Path, named: Mapping[str, str]) -> str | None:
+    """Why a file is no table of captions, by its columns; None if it is one. ``named`` are those that the user names.
+
+    The file goes by its plain name in it.
+    """
     try:
         _header(path, named)
-    except UserError:
-        return False
-    return True
+    except UserError as error:
+        return str(error).replace(f"{path}: ", f"{path.name}: ")
+    return None
 
 
 def read(given: Given) -> Source:
     """The pictures of the table ``given.paths[0]`` that are there, with all captions that rows give them.
 
-    Names are relative to ``given.images``, or else to the table's folder.
+    Names are relative to ``given.images``, or else to the table's folder; or absolute and within it.
 
     Raises:
         UserError: it is no table, lacks a column, or has a split of another name than train, val and test.
@@ -77,7 +92,7 @@ def read(given: Given) -> Source:
     for name in sorted(by_image):
         rows = by_image[name]
         try:
-            found = find(require_name(name.replace("\\", "/"), ""))
+            found = find(require_name(_within(root, name.replace("\\", "/")), ""))
         except UserError:
             left_out.add(_BAD_NAME, name)
             continue
@@ -103,12 +118,16 @@ def read(given: Given) -> Source:
 
 
 def _rows_by_image(path: Path, named: Mapping[str, str]) -> tuple[dict[str, _Rows], LeftOut]:
-    text, delimiter, places = _header(path, named)
+    text, header = _header(path, named)
     by_image: dict[str, _Rows] = {}
     left_out = LeftOut()
-    longest = max(places.values())
-    for number, row in _rows(path, text, delimiter):
-        cells = {column: row[place].strip() for column, place in places.items()} if len(row) > longest else {}
+    longest = max(header.places.values())
+    for number, row in _rows(path, text, header.delimiter):
+        row = _as_wide_as(header, row)
+        if len(row) > header.width:
+            left_out.add(_TOO_LONG, f"{path.name}:{number}")
+            continue
+        cells = {column: row[place].strip() for column, place in header.places.items()} if len(row) > longest else {}
         if not cells.get("image") or not cells.get("caption"):
             left_out.add(_TOO_SHORT, f"{path.name}:{number}")
             continue
@@ -127,8 +146,33 @@ def _rows_by_image(path: Path, named: Mapping[str, str]) -> tuple[dict[str, _Row
     return by_image, left_out
 
 
-def _header(path: Path, named: Mapping[str, str]) -> tuple[str, str, dict[str, int]]:
-    """The text with its header, what separates its columns, and the places of those that are used."""
+def _as_wide_as(header: _Header, row: list[str]) -> list[str]:
+    """A row without blank cells to the right of the header's.
+
+    Other cells there are parts of a caption with separators in it that nobody quoted. They are joined to the caption
+    where it is the last column; elsewhere, what belongs to it cannot be told, and the row stays too long.
+    """
+    row = [*row]
+    while len(row) > header.width and not row[-1].strip():
+        row.pop()
+    last = header.width - 1
+    if len(row) > header.width and header.places["caption"] == last:
+        row[last:] = [header.delimiter.join(row[last:])]
+    return row
+
+
+def _within(root: Path, name: str) -> str:
+    """An absolute path within the folder as one relative to it; any other name as it is."""
+    if os.path.isabs(name):
+        for real in (os.path.abspath, os.path.realpath):
+            with contextlib.suppress(ValueError, OSError):
+                place = Path(real(os.path.dirname(name)), os.path.basename(name))
+                return place.relative_to(real(root)).as_posix()
+    return name
+
+
+def _header(path: Path, named: Mapping[str, str]) -> tuple[str, _Header]:
+    """The text from its header on, and how it is laid out."""
     with reading(path, _EXPECTED):
         text = read_text(path, _LARGEST)
         delimiters = _DELIMITERS
@@ -144,7 +188,8 @@ def _header(path: Path, named: Mapping[str, str]) -> tuple[str, str, dict[str, i
             except UserError as error:
                 faults[sign] = error
             else:
-                return text, sign, places
+                width = max(place for place, cell in enumerate(cells, 1) if cell.strip())
+                return text, _Header(sign, width, places)
         raise faults[max(found, key=lambda sign: len(found[sign]))]
 
 

@@ -33,6 +33,7 @@ _EXPECTED = f"an archive of pictures or texts ({', '.join(ARCHIVES)})"
 _MOST_MEMBERS = 1_000_000
 _MOST_TIMES = 200  # that an archive may expand; photographs hardly do, texts about ten times
 _BLOCK = 1 << 16  # bytes that are read at once; no header is longer
+_BAD_MEMBER = "holds a member that cannot be unpacked"
 _ELSEWHERE = "make room, or choose another folder by --out"
 
 
@@ -104,7 +105,7 @@ def _check(member: _Member, wanted: Collection[str]) -> bool:
         name = name[2:]
     if name in ("", "."):
         return False
-    name = require_name(name.rstrip("/"), "it")
+    name = require_name(name.rstrip("/"), _BAD_MEMBER)
     if member.kind == "other":
         raise ValueError(f"holds {name}, which is neither a file nor a folder")
     if member.kind == "link":
@@ -118,7 +119,7 @@ def _check(member: _Member, wanted: Collection[str]) -> bool:
 
 
 def _write(member: _Member, folder: Path) -> None:
-    target = folder / require_name(member.name, "it")
+    target = folder / require_name(member.name, _BAD_MEMBER)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "xb") as file:
