@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 from clipgan.drawing.export import drawing_config, gather
-from clipgan.errors import UserError
+from clipgan.errors import UserError, counted
 from clipgan.evaluation.from_snapshot import networks_of
 from clipgan.files.gate import MEGABYTE, read_text, reading, short
 from clipgan.flags import add_common_flags, run_script
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_model(args.out, model, arguments)
     side = "with" if args.with_judge else "without"
     size = Path(args.out).stat().st_size / MEGABYTE
-    scores = f"{len(model.scores)} score{'s' * (len(model.scores) != 1)}"
+    scores = counted(len(model.scores), "score")
     print(f"{args.out}: {size:.1f} MB, {side} the encoder's image side, {scores}")
     print(f'draw: python main.py --model {args.out} --text "a sentence"')
 

@@ -25,9 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 from tqdm import tqdm
 
 from clipgan.data.example import require_name
+from clipgan.data.sources import coco
 from clipgan.errors import UserError
-from clipgan.files.gate import MEGABYTE, printable, read_json, reading, short
-from clipgan.files.shapes import Misfit, list_of, record, text, whole
+from clipgan.files.gate import printable, short
+from clipgan.files.shapes import Misfit
 from clipgan.flags import run_script
 from clipgan.machine.failures import explained
 
@@ -36,8 +37,6 @@ _EXPECTED = (
     "COCO's caption format, images with id and file_name and annotations with image_id and caption; "
     "annotations_trainval2014 has it"
 )
-_LARGEST = 512 * MEGABYTE  # captions_train2014.json has 67
-_ID = whole(0, 2**63 - 1)
 
 
 def _image_name(value: Any, name: str) -> None:
@@ -50,15 +49,6 @@ def _image_name(value: Any, name: str) -> None:
         raise Misfit(f"{name} must be a plain name that ends with .jpg, not {short(value)}")
 
 
-_CAPTIONS = record(
-    {
-        "images": list_of(record({"id": _ID, "file_name": _image_name}, others=True), at_most=10**7),
-        "annotations": list_of(record({"image_id": _ID, "caption": text(20_000)}, others=True), at_most=10**8),
-    },
-    others=True,
-)
-
-
 def read_captions(path: Path) -> dict[str, list[str]]:
     """Captions by image name (without extension) of one of COCO's caption files, images in the order of their names.
 
@@ -67,23 +57,15 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     Raises:
         UserError: the file is missing or not of COCO's caption format, or two images have one id or one name.
     """
-    with reading(path, _EXPECTED):
-        content = read_json(path, _LARGEST)
-        _CAPTIONS(content, "the file")
-        images: dict[int, str] = {}
-        captions: dict[str, list[str]] = {}
-        for image in content["images"]:
-            number, name = image["id"], image["file_name"].removesuffix(".jpg")
-            if number in images or name in captions:
-                what = f"the id {number}" if number in images else f"the name {image['file_name']}"
-                raise Misfit(f"two images have {what}")
-            images[number], captions[name] = name, []
-    for annotation in content["annotations"]:
+    by_file = coco.read_captions(path, _image_name, 20_000, _EXPECTED)
+    by_name = {file.removesuffix(".jpg"): texts for file, texts in by_file.items()}
+    captions = {}
+    for name, texts in sorted(by_name.items()):
         # Some captions hold line breaks, but here a line is a caption.
-        caption = " ".join(printable(annotation["caption"]).split())
-        if caption and annotation["image_id"] in images:
-            captions[images[annotation["image_id"]]].append(caption)
-    return {name: captions[name] for name in sorted(captions) if captions[name]}
+        lines = [line for line in (" ".join(printable(text).split()) for text in texts) if line]
+        if lines:
+            captions[name] = lines
+    return captions
 
 
 def require_images(folder: Path, names: Sequence[str]) -> None:

@@ -29,3 +29,8 @@ def one_line(text: str, longest: int = LONGEST) -> str:
         return text
     head = longest * 2 // 3
     return f"{text[:head]} … {text[head + 3 - longest :]}"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun, ``many`` (or ``one`` with an "s") unless it is 1: "1 picture", "2,000 pictures"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -131,14 +131,15 @@ class Model:
 
     def _draw_each(self, captions: list[Caption], count: int, seed: int, best: int | None) -> Iterator[Drawing]:
         for caption in captions:
+            features = self._encode(caption)
             if best is None:
                 for number in range(count):
-                    yield self._draw(caption, seed, number)
+                    yield self._draw(caption, features, seed, number)
             else:
                 nearest: list[Drawing] = []
                 for number in range(count):
-                    drawing = self._draw(caption, seed, number)
-                    (score,) = self._scores([drawing.image], caption)
+                    drawing = self._draw(caption, features, seed, number)
+                    score = self._score(drawing.image, features)
                     nearest.append(replace(drawing, score=score))
                     nearest = sorted(nearest, key=lambda drawing: -drawing.score)[:best]
                 yield from nearest
@@ -154,7 +155,8 @@ class Model:
             UserError: as :meth:`__call__`.
         """
         seed, number = _require("seed", seed, 0, LARGEST_SEED), _require("number", number, 0, LARGEST_COUNT)
-        drawing = self._draw(self.read(text), seed, number)
+        caption = self.read(text)
+        drawing = self._draw(caption, self._encode(caption), seed, number)
         return list(zip(drawing.words, drawing.attention[-1], strict=True)) if drawing.attention else []
 
     def interpolate(self, a: str, b: str, steps: int = 8, seed: int = 0, number: int = 0) -> list[Image.Image]:
@@ -189,7 +191,8 @@ class Model:
         """
         self._require_image_side("rank images")
         pictures = list(map(_picture, images))
-        scores = self._scores(pictures, self.read(text))
+        features = self._encode(self.read(text))
+        scores = [self._score(picture, features) for picture in pictures]
         return sorted((Ranked(*pair) for pair in enumerate(scores)), key=lambda ranked: -ranked.score)
 
     def read(self, text: str) -> Caption:
@@ -234,8 +237,8 @@ class Model:
             raise UserError(f"the model {self.name} makes images that are not finite: its training has diverged")
         return [images[0] for images in out.images], [maps[0] for maps in out.attention]
 
-    def _draw(self, caption: Caption, seed: int, number: int) -> Drawing:
-        images, attention = self._generate(self._encode(caption), seed, number)
+    def _draw(self, caption: Caption, features: TextFeatures, seed: int, number: int) -> Drawing:
+        images, attention = self._generate(features, seed, number)
         maps = [
             np.stack([of_word.sum(dim=0).cpu().numpy() for of_word in of_size.split(caption.pieces)])
             for of_size in attention
@@ -245,11 +248,10 @@ class Model:
 
     @torch.no_grad()
     @full_precision()
-    def _scores(self, images: Sequence[Image.Image], caption: Caption) -> list[float]:
-        """Cosines of RGB images and a caption."""
-        sentence = self._encode(caption).sentence
-        features = [self.encoder.encode_image(to_tensor(image)[None].to(self.device)).image for image in images]
-        return [float(torch.cosine_similarity(feature, sentence)) for feature in features]
+    def _score(self, image: Image.Image, text: TextFeatures) -> float:
+        """Cosine of an RGB image and a caption."""
+        seen = self.encoder.encode_image(to_tensor(image)[None].to(self.device)).image
+        return float(torch.cosine_similarity(seen, text.sentence))
 
     def _require_image_side(self, purpose: str) -> None:
         if not self.encoder.sees_images:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from clipgan.drawing.drawing import Drawing
 from clipgan.drawing.files import name_of
+from clipgan.errors import counted
 from clipgan.files.gate import printable
 from clipgan.files.writing import write_text
 
@@ -51,7 +52,7 @@ def write_page(
     content = {
         "policy": _policy(template),
         "title": _text(title),
-        "summary": f"{_count(len(drawings), 'picture')} of {_count(len(groups), 'sentence')}.",
+        "summary": f"{counted(len(drawings), 'picture')} of {counted(len(groups), 'sentence')}.",
         "help": f'<span class="help">{_HELP}</span>' if any(d.attention for d in drawings) else "",
         "captions": "\n".join(_caption(number, group) for number, group in enumerate(groups)),
         "facts": _facts_table(facts),
@@ -250,7 +251,3 @@ def _text(text: object) -> str:
 
 def _size(image: Image.Image) -> str:
     return str(image.width) if image.width == image.height else f"{image.width}×{image.height}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -30,14 +30,13 @@ from clipgan.machine import distributed
 from clipgan.networks.clip_config import same_shape
 from clipgan.networks.clip_encoder import ClipEncoder, build_encoder, model_config
 from clipgan.networks.generator import Generator
-from clipgan.runs import checkpoint
 from clipgan.runs.architecture import GENERATOR_ARGUMENTS, GENERATOR_SIZES, whole_of
 from clipgan.runs.checkpoint import fingerprint
 from clipgan.runs.folder import RunFolder
 from clipgan.runs.record import training_data_of
-from clipgan.runs.snapshots import clip_keys, load_encoder, load_generator
+from clipgan.runs.snapshots import MADE_BY, clip_keys, load_encoder, load_generator, read_generator
 
-_MADE_BY = "python main.py --cfg cfg/clip_bird_DMGAN.yml"
+_EXPECTED = f"a generator's snapshot, which {MADE_BY} writes"
 # How images and captions were prepared in training: of the run's config, which its snapshots keep.
 _PREPARATION = ("DATA.BOX_CROP", "DATA.CROP_SCALE", "TEXT.RAW_CAPTIONS")
 # Of the same config; an evaluation is free to say otherwise.
@@ -65,12 +64,16 @@ def take_from_generator(config: Config) -> dict[str, int] | None:
         UserError: no such snapshot or a damaged one; or a key of the config contradicts it. Of the preparation, a
             contradiction said by ``--set`` is taken as meant.
     """
+    return _take_from(read_generator(config.TRAIN.NET_G), config)
+
+
+def _take_from(content: dict[str, Any], config: Config) -> dict[str, int] | None:
+    """:func:`take_from_generator` of a snapshot that has been read."""
     path = config.TRAIN.NET_G
-    content = checkpoint.load(path, "generator", made_by=_MADE_BY, allow_published=True)
     architecture, saved = content.get("architecture"), content.get("config", {})
     if architecture is None:
         return None
-    with reading(path, f"a generator's snapshot, which {_MADE_BY} writes"):
+    with reading(path, _EXPECTED):
         GENERATOR_ARGUMENTS(architecture, "architecture")
         _CONFIG(saved, "config")
     for key, argument in GENERATOR_SIZES.items():
@@ -119,10 +122,10 @@ def training_of(path: str | Path) -> Training:
     Raises:
         UserError: no such snapshot, a damaged one, or the config in it is none.
     """
-    content = checkpoint.load(path, "generator", made_by=_MADE_BY, allow_published=True)
+    content = read_generator(path)
     config = None
     if "config" in content:
-        with reading(path, f"a generator's snapshot, which {_MADE_BY} writes"):
+        with reading(path, _EXPECTED):
             config = config_from_dict(content["config"], str(path))
     data = content.get("data", "")
     if not data and "encoder" in content:
@@ -177,13 +180,14 @@ def networks_of(config: Config) -> tuple[Generator, ClipEncoder]:
     Raises:
         UserError: one of them is missing or damaged; or they do not fit each other or what the config says.
     """
-    architecture = take_from_generator(config)
+    content = read_generator(config.TRAIN.NET_G)
+    architecture = _take_from(content, config)
     encoder = encoder_of(config)
     require_embedding_dim(config, encoder.word_dim)
     arguments = config.generator_arguments(encoder.word_dim, encoder.sentence_dim)
     if architecture is not None:
         _require_its_encoder(config, architecture, arguments)
-    generator = load_generator(config.TRAIN.NET_G, arguments, fingerprint(encoder))
+    generator = load_generator(config.TRAIN.NET_G, arguments, fingerprint(encoder), content)
     return generator.requires_grad_(False).eval(), encoder
 
 

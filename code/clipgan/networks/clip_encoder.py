@@ -77,15 +77,15 @@ class Tokenizer:
 
     def words_of(self, tokens: Tensor) -> list[str]:
         """The BPE tokens of one row as readable text, start and end tokens left out."""
-        return [piece.strip() for piece in self._pieces(tokens)]
+        return [self._tokenizer.decode([token]).strip() for token in self._between(tokens)]
 
     def whole_words(self, tokens: Tensor) -> list[tuple[str, int]]:
         """The words of one row, each with the number of BPE tokens that it is made of."""
         words, pieces = [], []
-        row = tokens[1 : int(_place_of_end(tokens))].tolist()
+        row = self._between(tokens)
         for place, token in enumerate(row, start=1):
             pieces.append(token)
-            if place == len(row) or self._tokenizer.decode([token]).endswith(" "):
+            if place == len(row) or self._tokenizer.decode([token]).endswith(" "):  # which ends a word
                 words.append((self._tokenizer.decode(pieces).strip(), len(pieces)))  # a letter may be of two tokens
                 pieces = []
         return words
@@ -99,9 +99,9 @@ class Tokenizer:
         beyond = self._tokenizer.encode(caption)[self._tokenizer.context_length - 2 :]
         return self._tokenizer.decode(beyond).strip() if beyond else ""
 
-    def _pieces(self, tokens: Tensor) -> list[str]:
-        """The text of each token; a space ends the last one of a word."""
-        return [self._tokenizer.decode([int(token)]) for token in tokens[1 : int(_place_of_end(tokens))]]
+    def _between(self, tokens: Tensor) -> list[int]:
+        """One row without its start and end tokens."""
+        return tokens[1 : int(_place_of_end(tokens))].tolist()
 
 
 def _place_of_end(tokens: Tensor) -> Tensor:

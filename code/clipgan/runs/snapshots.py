@@ -22,7 +22,7 @@ from clipgan.networks.generator import Generator
 from clipgan.runs import checkpoint
 
 Network = TypeVar("Network", Generator, Discriminator)
-_MADE_BY = "python main.py --cfg cfg/clip_bird_DMGAN.yml"
+MADE_BY = "python main.py --cfg cfg/clip_bird_DMGAN.yml"
 _EXPECTED = "a {} of this project, or one published for DM-GAN"
 _NAMES_SHOWN = 4  # of layers that are alike, in a line
 
@@ -84,19 +84,33 @@ def save_generator(path: Path, network: nn.Module, architecture: dict, **extra) 
     checkpoint.save(path, "generator", architecture=architecture, weights=network.state_dict(), **extra)
 
 
-def load_generator(path: str | Path, architecture: dict, encoder: str | None = None) -> Generator:
+def read_generator(path: str | Path) -> dict:
+    """The content of a generator's snapshot, or the weights alone of a state dict published for DM-GAN.
+
+    Raises:
+        UserError: no such file, damaged, or none of the two.
+    """
+    return checkpoint.load(path, "generator", made_by=MADE_BY, allow_published=True)
+
+
+def load_generator(
+    path: str | Path, architecture: dict, encoder: str | None = None, content: dict | None = None
+) -> Generator:
     """Read a generator's snapshot.
 
     Args:
         path: a snapshot of this project, or a state dict published for DM-GAN.
         architecture: the arguments of :class:`Generator` that the config and its encoder ask for.
         encoder: the fingerprint of the encoder whose text features it will be given; None does not care.
+        content: of the file, where :func:`read_generator` has read it already.
 
     Raises:
         UserError: no such file, another architecture (the differing arguments are named), or a snapshot that says it
             was trained on another encoder.
     """
-    return _load(path, "generator", Generator, architecture, checkpoint.import_dmgan_generator, encoder)
+    if content is None:
+        content = read_generator(path)
+    return _build(path, content, "generator", Generator, architecture, checkpoint.import_dmgan_generator, encoder)
 
 
 def save_discriminator(path: Path, network: nn.Module, architecture: dict, **extra) -> None:
@@ -106,7 +120,8 @@ def save_discriminator(path: Path, network: nn.Module, architecture: dict, **ext
 
 def load_discriminator(path: str | Path, architecture: dict) -> Discriminator:
     """Read a discriminator's snapshot, ours or published; the counterpart of :func:`load_generator`."""
-    return _load(path, "discriminator", Discriminator, architecture, checkpoint.import_dmgan_discriminator)
+    content = checkpoint.load(path, "discriminator", made_by=MADE_BY, allow_published=True)
+    return _build(path, content, "discriminator", Discriminator, architecture, checkpoint.import_dmgan_discriminator)
 
 
 def start_generator(network: Generator, path: str | Path, architecture: dict) -> bool:
@@ -164,7 +179,7 @@ def _start(
     architecture: dict,
     translate: Callable[..., dict],
 ) -> bool:
-    content = checkpoint.load(path, kind, made_by=_MADE_BY, allow_published=True)
+    content = checkpoint.load(path, kind, made_by=MADE_BY, allow_published=True)
     published = "architecture" not in content
     if published:
         with reading(path, _EXPECTED.format(kind)):
@@ -210,16 +225,16 @@ def _channels(weights: dict[str, Tensor]) -> str:
     return ""
 
 
-def _load(
+def _build(
     path: str | Path,
+    content: dict,
     kind: str,
     build: type[Network],
     architecture: dict,
     translate: Callable[[dict], dict],
     encoder: str | None = None,
 ) -> Network:
-    """Read ``kind`` from our format or, its layer names translated, from a published state dict."""
-    content = checkpoint.load(path, kind, made_by=_MADE_BY, allow_published=True)
+    """The network of a file's content: of our format or, its layer names translated, a published state dict."""
     weights = content["weights"]
     if "architecture" in content:
         _require_same(path, content["architecture"], architecture)

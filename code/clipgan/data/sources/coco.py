@@ -17,12 +17,11 @@ from clipgan.data.sources.pictures import (
     Picture,
     PictureFinder,
     Source,
-    counted,
     usable_captions,
 )
-from clipgan.errors import UserError
+from clipgan.errors import UserError, counted
 from clipgan.files.gate import MEGABYTE, read_json, reading
-from clipgan.files.shapes import Misfit, list_of, record, text, whole
+from clipgan.files.shapes import Misfit, Shape, list_of, record, text, whole
 
 _EXPECTED = "COCO's captions: images with id and file_name, annotations with image_id and caption"
 _LARGEST = 512 * MEGABYTE  # captions_train2014.json has 67
@@ -35,15 +34,6 @@ def _image_name(value: Any, name: str) -> None:
         require_name(value, name)
     except UserError as error:
         raise Misfit(str(error)) from None
-
-
-_CAPTIONS = record(
-    {
-        "images": list_of(record({"id": _ID, "file_name": _image_name}, others=True), at_most=10**7),
-        "annotations": list_of(record({"image_id": _ID, "caption": text(10**6)}, others=True), at_most=10**8),
-    },
-    others=True,
-)
 
 
 def files_in(folder: Path) -> tuple[Path, ...]:
@@ -79,7 +69,7 @@ def read(given: Given) -> Source:
     for path, split in zip(given.paths, _splits(given.paths), strict=True):
         of_file = path.stem.removeprefix("captions_")
         find = PictureFinder(root, first=of_file)
-        listed = _read_captions(path)
+        listed = read_captions(path)
         there = 0
         for name in sorted(listed):
             found = find(name)
@@ -116,11 +106,26 @@ def _splits(paths: tuple[Path, ...]) -> tuple[str | None, ...]:
     return ("test", "train") if first_is_test and not second_is_test else ("train", "test")
 
 
-def _read_captions(path: Path) -> dict[str, list[str]]:
-    """Captions by the names of all images of a file; annotations of images that it does not list are left out."""
-    with reading(path, _EXPECTED):
+def read_captions(
+    path: Path, image_name: Shape = _image_name, longest: int = 10**6, expected: str = _EXPECTED
+) -> dict[str, list[str]]:
+    """Captions by the names of all images of a file; annotations of images that it does not list are left out.
+
+    Args:
+        path: one of COCO's caption files.
+        image_name: what an image's name must be.
+        longest: characters of a caption.
+        expected: what the file should be, for the message.
+
+    Raises:
+        UserError: the file is missing or not of COCO's caption format, or two images have one id or one name.
+    """
+    image = record({"id": _ID, "file_name": image_name}, others=True)
+    annotation = record({"image_id": _ID, "caption": text(longest)}, others=True)
+    parts = {"images": list_of(image, at_most=10**7), "annotations": list_of(annotation, at_most=10**8)}
+    with reading(path, expected):
         content = read_json(path, _LARGEST)
-        _CAPTIONS(content, "the file")
+        record(parts, others=True)(content, "the file")
         names: dict[int, str] = {}
         captions: dict[str, list[str]] = {}
         for image in content["images"]:

@@ -14,10 +14,10 @@ from clipgan.data.example import LARGEST_CLASS, require_name
 from clipgan.data.sources import report
 from clipgan.data.sources.kinds import CAPTIONS, COLUMN_FLAGS, IMAGES, NO_CLASSES, find_kind
 from clipgan.data.sources.output import COPIES, Output, unpacked_for_now
-from clipgan.data.sources.pictures import Given, Picture, Source, counted
+from clipgan.data.sources.pictures import Given, Picture, Source
 from clipgan.data.sources.splitting import Parts, divide
 from clipgan.data.sources.unpacking import is_archive
-from clipgan.errors import UserError
+from clipgan.errors import UserError, counted
 
 _BAD_NAME = "pictures whose name no data set takes"
 _SAME_NAME = "pictures whose name differs from another's by its ending only"

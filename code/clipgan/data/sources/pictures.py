@@ -104,11 +104,6 @@ def usable_captions(lines: Iterable[str], raw: bool) -> tuple[str, ...]:
     return tuple(captions)
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun, ``many`` (or ``one`` with an "s") unless it is 1: "1 picture", "2,000 pictures"."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def is_picture(name: str) -> bool:
     """Whether a file's name ends as those of images that are read."""
     return os.path.splitext(name)[1].lower() in ENDINGS

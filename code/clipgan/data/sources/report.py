@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipgan.data.sources.output import manifest
-from clipgan.data.sources.pictures import Picture, Source, counted
+from clipgan.data.sources.pictures import Picture, Source
 from clipgan.data.sources.splitting import Parts
+from clipgan.errors import counted
 
 # TRAIN.BATCH_SIZE and TEXT.CAPTIONS_PER_IMAGE of the configs that the commands name.
 CONFIGS = {

@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clipgan.data.sources.pictures import Picture, Source, counted
-from clipgan.errors import UserError
+from clipgan.data.sources.pictures import Picture, Source
+from clipgan.errors import UserError, counted
 
 WAYS = ("class", "random")
 TEST_SHARE, SEED = 0.2, 0
