@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
 
 
 from clipgan.config import Config
+from clipgan.evaluation.image_files import require_images
 from clipgan.evaluation.score_flags import (
     add_score_flags,
     generate_command,
@@ -23,7 +24,7 @@ from clipgan.evaluation.score_flags import (
     save_report,
     settings_of,
 )
-from clipgan.evaluation.scores import generated_images, inception_score_of_files, require_images
+from clipgan.evaluation.scores import generated_images, inception_score_of_files
 from clipgan.flags import run_script, whole_number
 from clipgan.machine.failures import explained
 

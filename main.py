@@ -26,6 +26,7 @@ from clipgan.data.from_config import batch_line, data_fingerprint, read_split, r
 from clipgan.drawing.command import add_drawing_flags, asks_to_draw, draw_from_flags
 from clipgan.errors import UserError
 from clipgan.evaluation.caption_sheet import draw_captions, has_words
+from clipgan.evaluation.chosen import Chosen
 from clipgan.evaluation.from_snapshot import encoder_of, networks_of
 from clipgan.evaluation.measure import evaluate_generator, load_judges
 from clipgan.evaluation.monitor import Monitor, SnapshotGrid
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not config.TRAIN.FLAG and earlier is not None:
         raise UserError("--resume goes on with a training run, but TRAIN.FLAG is False, which evaluates")
     if config.TRAIN.FLAG:
+        Chosen.of(config)  # a score that there is not is refused before anything is read
         with distributed.main_first():  # one process downloads
             encoder = encoder_of(config).to(device)
         require_embedding_dim(config, encoder.word_dim)

@@ -81,7 +81,6 @@ def test_an_override_wins_over_the_file_and_keeps_its_type(tmp_path):
         ("TRAIN: 3", "TRAIN is a section"),
         ("TRAIN: {BATCH_SIZE: 1}", "TRAIN.BATCH_SIZE must be at least 2"),
         ("TRAIN: {SMOOTH: {GAMMA2: 0}}", "TRAIN.SMOOTH.GAMMA2 must be a finite number of at least 0.001"),
-        ("EVAL: {BEST_BY: fid}", "set EVAL.BEST_SPLIT to test"),
         ("EVAL: {JUDGE: {CLIP_PRETRAINED: openai}}", "needs EVAL.JUDGE.CLIP_MODEL_BASE"),
         ("TRAIN: {PRECISION: half}", "TRAIN.PRECISION must be one of fp32, tf32, bf16, fp16"),
         ("TRAIN: {GENERATOR_LR: -0.1}", "TRAIN.GENERATOR_LR must be a finite number"),

@@ -10,7 +10,8 @@ from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.errors import UserError
 from clipgan.evaluation.encoding import encode_captions
-from clipgan.evaluation.measure import score_samples
+from clipgan.evaluation.metrics import r_precision
+from clipgan.evaluation.metrics.card import Rules
 from clipgan.evaluation.retrieval import Validation
 from clipgan.evaluation.sampling import sample_order
 from clipgan.networks.clip_encoder import build_encoder
@@ -35,11 +36,12 @@ def test_perfect_images_of_shared_captions_score_1(encoder):
     examples = examples_of([FIVE] * 30)
     captions, samples = encode_captions(encoder, examples, CPU, batch_size=16), sample_order(examples, 60)
     own = captions.row(torch.tensor([s.example for s in samples]), torch.tensor([s.caption for s in samples]))
-    score = score_samples(captions.sentences[own], captions, samples, seed=0)
-    assert score.mean == 1.0 and score.candidates == 100
+    (score,) = r_precision.METRIC.measure(captions.features(captions.sentences[own], samples), rules=Rules())
+    assert score.value == 1.0 and score.details["candidates"] == 100
     assert captions.shared == 150
     alone = dataclasses.replace(captions, ids=torch.arange(150))  # as if no two captions were equal
-    assert score_samples(captions.sentences[own], alone, samples, seed=0).mean == 0.0
+    (score,) = r_precision.METRIC.measure(alone.features(captions.sentences[own], samples), rules=Rules())
+    assert score.value == 0.0
 
 
 def test_shared_captions_are_those_that_another_class_has_too(encoder):

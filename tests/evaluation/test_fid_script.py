@@ -7,9 +7,11 @@ import pytest
 
 from clipgan.config import load_config
 from clipgan.errors import UserError
-from clipgan.evaluation.features import list_images, read_statistics, statistics_of_files
+from clipgan.evaluation.features import statistics_of_files
+from clipgan.evaluation.image_files import list_images
 from clipgan.evaluation.inception import load_fid_network
 from clipgan.evaluation.metrics.frechet import frechet_distance
+from clipgan.evaluation.statistics_file import read_statistics
 from clipgan.flags import REPOSITORY, run_script
 
 

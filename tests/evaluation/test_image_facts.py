@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from clipgan.errors import UserError
-from clipgan.evaluation.features import list_images, probabilities_of_files, statistics_of_files
+from clipgan.evaluation.features import probabilities_of_files, statistics_of_files
 from clipgan.evaluation.image_facts import ImageFacts, fact_of
+from clipgan.evaluation.image_files import list_images
 from clipgan.evaluation.inception import load_fid_network, load_score_network
 from clipgan.machine import distributed
 
@@ -129,7 +130,7 @@ def test_a_large_image_is_resized_colour_by_colour_to_the_same_features(tmp_path
     files = [pictures(tmp_path / f"{number}.png", number, (400, 310)) for number in range(2)]
     network = load_fid_network(str(fid_weights), 64)
     expected = statistics_of_files(files, network, 2, 0)
-    monkeypatch.setattr("clipgan.evaluation.features._MANY_PIXELS", 1000)
+    monkeypatch.setattr("clipgan.evaluation.image_pass._MANY_PIXELS", 1000)
     found = statistics_of_files(files, network, 2, 0)
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-5)
     np.testing.assert_allclose(found.covariance, expected.covariance, atol=1e-6)

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from clipgan.errors import UserError
-from clipgan.evaluation.features import list_images, probabilities_of_files
+from clipgan.evaluation.features import probabilities_of_files
+from clipgan.evaluation.image_files import list_images
 from clipgan.evaluation.inception import load_score_network
 from clipgan.evaluation.metrics.inception_score import inception_score
 

@@ -10,22 +10,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_project import Project, make_project
 
-from clipgan.config import Config, load_config, save_config
+from clipgan.config import load_config
 from clipgan.data.from_config import read_split
-from clipgan.data.toy import draw_toy_dataset
 from clipgan.errors import UserError
 from clipgan.evaluation import sampling
-from clipgan.evaluation.features import list_images
-from clipgan.evaluation.metrics.attributes import AttributeScore
+from clipgan.evaluation.image_files import list_images
+from clipgan.evaluation.metrics.attributes import read_truths
 from clipgan.evaluation.monitor import Monitor
 from clipgan.evaluation.retrieval import Validation
 from clipgan.evaluation.unfinished import MARKER
-from clipgan.networks.clip_encoder import build_encoder
 from clipgan.networks.generator import Generator
 from clipgan.runs.folder import RunFolder
 from clipgan.runs.lock import locked
-from clipgan.runs.snapshots import load_encoder, save_encoder, save_generator
+from clipgan.runs.snapshots import load_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
@@ -43,53 +42,9 @@ main.main(sys.argv[1:])
 """
 
 
-class Project:
-    """A config that evaluates a generator, and the scripts."""
-
-    def __init__(self, root: Path, script):
-        self.config, self.net_g, self._script = root / "config.yml", root / "netG_epoch_1.pth", script
-        self.valid = self.net_g.with_suffix("") / "valid"
-        self.images = self.valid / "single"
-
-    def flags(self, *more: str) -> list[str]:
-        return ["--cfg", str(self.config), "--gpu", "-1", *more]
-
-    def sample(self, *more: str) -> dict:
-        self._script("main.py").main(self.flags(*more))
-        return self.report("r_precision")
-
-    def fid(self, weights: Path, *more: str) -> dict:
-        self._script("fid_score.py").main(self.flags("--weights", str(weights), "--dims", "64", *more))
-        return self.report("fid")
-
-    def inception_score(self, weights: Path, *more: str) -> dict:
-        self._script("inception_score.py").main(self.flags("--weights", str(weights), "--splits", "3", *more))
-        return self.report("inception_score")
-
-    def report(self, name: str) -> dict:
-        return json.loads((self.valid / f"{name}.json").read_text())
-
-    def files(self) -> dict[str, bytes]:
-        return {str(path.relative_to(self.images)): path.read_bytes() for path in self.images.rglob("*.png")}
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, tiny_clip) -> Path:
-    root = tmp_path_factory.mktemp("sampling")
-    draw_toy_dataset(root / "data", "birds", train=8, test=12, size=32, seed=3)
-    config = Config(DATA_DIR=str(root / "data"), OUTPUT_DIR=str(root / "output"), WORKERS=0, B_VALIDATION=True)
-    config.TREE.BASE_SIZE, config.TREE.BRANCH_NUM = 8, 2
-    config.TRAIN.FLAG, config.TRAIN.NET_G = False, str(root / "netG_epoch_1.pth")
-    config.TRAIN.CLIP_MODEL_BASE, config.TEXT.EMBEDDING_DIM = str(tiny_clip), 16
-    config.TRAIN.CLIP_MODEL_CHECKPOINT = str(root / "encoder.pth")
-    config.GAN.GF_DIM, config.GAN.CONDITION_DIM = 4, 6
-    config.EVAL.BATCH_SIZE, config.EVAL.NUM_IMAGES = 8, 20
-    save_config(config, root / "config.yml")
-    torch.manual_seed(0)
-    save_encoder(root / "encoder.pth", build_encoder(str(tiny_clip), "", 28))
-    arguments = config.generator_arguments(16, 24)
-    save_generator(root / "netG_epoch_1.pth", Generator(**arguments), arguments)
-    return root
+    return make_project(tmp_path_factory.mktemp("sampling"), tiny_clip, train=8, test=12, images=20)
 
 
 @pytest.fixture
@@ -265,11 +220,11 @@ def test_a_truth_that_lacks_an_image_is_refused(made, tmp_path):
 
     Example.key = key
     with pytest.raises(UserError, match=rf"attributes\.json does not know the image {key}"):
-        AttributeScore.of(tmp_path, [Example])
+        read_truths(tmp_path, [Example])
     truth["attributes"][key] = attributes
     (tmp_path / "attributes.json").write_text(json.dumps(truth))
-    assert AttributeScore.of(tmp_path, [Example]) is not None
+    assert read_truths(tmp_path, [Example]) is not None
     for wrong in ("[]", "{", '{"attributes": 3}', json.dumps({"attributes": {key: {**attributes, "body": "plaid"}}})):
         (tmp_path / "attributes.json").write_text(wrong)
         with pytest.raises(UserError, match=r"attributes\.json.*make_toy_data"):
-            AttributeScore.of(tmp_path, [Example])
+            read_truths(tmp_path, [Example])

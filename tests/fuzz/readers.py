@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 import yaml
 from conftest import TINY_CLIP
+from made_up_scores import made_up_scores
 from PIL import Image
 from tiny_model import write_tiny_model
 
@@ -26,9 +27,12 @@ from clipgan.data.images import load_shrunk
 from clipgan.data.toy_oracle import read_truth
 from clipgan.data.toy_scene import ATTRIBUTES
 from clipgan.drawing.model import Model
-from clipgan.evaluation.features import read_statistics
+from clipgan.evaluation.comparing import compare
 from clipgan.evaluation.from_snapshot import take_from_generator, training_of
+from clipgan.evaluation.inception import read_score_weights
+from clipgan.evaluation.real_features import read_features
 from clipgan.evaluation.score_reports import read_fid, read_inception_score, read_r_precision
+from clipgan.evaluation.statistics_file import read_statistics
 from clipgan.files.safetensors_file import read_described
 from clipgan.files.torch_file import read_torch_file
 from clipgan.networks.clip_encoder import build_encoder
@@ -364,6 +368,22 @@ def _small(made: dict[str, Reader], folder: Path) -> None:
     np.savez(buffer, mu=np.zeros(4), sigma=np.eye(4), count=np.array(9), provenance=np.array(json.dumps({"dims": 4})))
     compressed = io.BytesIO()
     np.savez_compressed(compressed, mu=np.zeros(4), sigma=np.eye(4))
+    trained = {"state_dict": {"fc.bias": torch.zeros(3)}, "fine_tuned": {"dataset": "birds", "classes": 3, "lr": 0.01}}
+
+    def read_trained(path: Path) -> None:
+        json.dumps(read_score_weights(str(path))[1].as_dict(), allow_nan=False)
+
+    made["Inception weights"] = Reader(
+        read_trained, ".pth", {"a": torch_bytes(trained)}, trained, torch_bytes, tensors=True
+    )
+
+    def read_kept(path: Path) -> None:
+        kept = read_features(path, images=3)
+        assert kept is None or (len(kept) == 3 and kept.is_floating_point())
+
+    features = {"features": torch.zeros(3, 5)}
+    made["features"] = Reader(read_kept, ".safetensors", {"a": safetensors.torch.save(features)})
+
     made["statistics"] = Reader(read_statistics, ".npz", {"a": buffer.getvalue(), "b": compressed.getvalue()})
 
     line = {"kind": "train", "step": 10, "epoch": 1, "seconds": 1.0, "loss": 1.5, "best_split": "x"}
@@ -405,6 +425,14 @@ def _small(made: dict[str, Reader], folder: Path) -> None:
                 SCORE(score, "a score")
 
         made[name] = Reader(read_report, ".json", {"a": json_bytes(report)}, report, json_bytes)
+
+    scores = made_up_scores()
+    good_scores = folder / "good_scores.json"
+    good_scores.write_bytes(json_bytes(scores))
+    made["scores"] = Reader(
+        lambda path: compare([str(good_scores), str(path)], markdown=True), ".json", {"a": json_bytes(scores)}, scores,
+        json_bytes,
+    )  # fmt: skip
 
     toy = folder / "toy"
     toy.mkdir()

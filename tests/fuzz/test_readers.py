@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from clipgan.errors import UserError
 
-TRIED = int(os.environ.get("CLIPGAN_FUZZ", "20"))  # for each reader and way of spoiling
+TRIED = int(os.environ.get("CLIPGAN_FUZZ", "10"))  # for each reader and way of spoiling
 SECONDS, MEGABYTES = 5, 1024
 NAMES = (
     "generator", "discriminator", "foreign torch file", "training state", "model JSON", "encoder", "CLIP weights",
@@ -24,6 +24,7 @@ NAMES = (
     "manifest", "own captions", "list of own captions", "image", "image cache", "YAML", "--set", "statistics",
     "metrics.jsonl", "run.json", "evaluated generator", "attributes.json", "COCO captions",
     "safetensors", "model file", "training of a generator", "r_precision.json", "fid.json", "inception_score.json",
+    "scores", "Inception weights", "features",
 )  # fmt: skip
 OPTIONS = settings(
     max_examples=TRIED, deadline=None, database=None, derandomize=TRIED <= 20,

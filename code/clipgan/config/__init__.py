@@ -6,7 +6,7 @@ losses never see it.
 """
 
 from clipgan.config.bounds import BOUNDS, check, require_embedding_dim, require_generator_size
-from clipgan.config.loading import config_from_dict, load_config, save_config, to_yaml
+from clipgan.config.loading import config_from_dict, config_of_settings, load_config, save_config, to_yaml
 from clipgan.config.sections import (
     Config,
     ContrastiveSection,
@@ -37,6 +37,7 @@ __all__ = [
     "TreeSection",
     "check",
     "config_from_dict",
+    "config_of_settings",
     "get_key",
     "key_paths",
     "load_config",

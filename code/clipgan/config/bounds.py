@@ -55,7 +55,6 @@ _CHOICES = {
     "TRAIN.PRECISION": ("fp32", "tf32", "bf16", "fp16"),
     "TRAIN.CLIP_ACTIVATION": ("", "gelu", "quick_gelu"),
     "EVAL.JUDGE.CLIP_ACTIVATION": ("", "gelu", "quick_gelu"),
-    "EVAL.BEST_BY": ("r_precision", "attributes", "fid"),
     "EVAL.BEST_SPLIT": ("train", "test"),
 }
 # Lists of three numbers, one a colour: their bounds. An empty one says nothing.
@@ -81,8 +80,6 @@ def check(config: Config, source: str) -> None:
         )
     if config.EVAL.JUDGE.CLIP_PRETRAINED and not config.EVAL.JUDGE.CLIP_MODEL_BASE:
         raise UserError(f"{source}: EVAL.JUDGE.CLIP_PRETRAINED needs EVAL.JUDGE.CLIP_MODEL_BASE, the model they are of")
-    if config.EVAL.BEST_BY == "fid" and config.EVAL.BEST_SPLIT != "test":
-        raise UserError(f"{source}: EVAL.BEST_BY fid compares with the test split: set EVAL.BEST_SPLIT to test")
 
 
 def _refusal(key: str, value: Any) -> str:
@@ -93,6 +90,8 @@ def _refusal(key: str, value: Any) -> str:
     if key in BOUNDS:
         return _wrong_number(key, value)
     if isinstance(value, list):
+        if key.rpartition(".")[2] not in _COLOURS:
+            return next(filter(None, (_wrong_text(key, text) for text in value)), "")
         low, high = _COLOURS[key.rpartition(".")[2]]
         fits = len(value) in (0, 3) and all(low <= number <= high for number in value)
         return "" if fits else f"must be empty or three numbers from {low:g} to {high:g}, not {short(value)}"

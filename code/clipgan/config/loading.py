@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -31,7 +31,9 @@ _KINDS = {
     bool: "True or False",
     str: "a text",
     list[float]: "a list of numbers, such as [0.5, 0.5, 0.5]",
+    list[str]: "a list of names, such as [r_precision, fid]",
 }
+_LONGEST = {list[float]: 3, list[str]: 100}  # lists that a key can hold, and how many items
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -71,6 +73,15 @@ def config_from_dict(values: dict, source: str) -> Config:
     config = Config()
     _update(config, values, "", source, [], config.said)
     check(config, source)
+    return config
+
+
+def config_of_settings(overrides: Sequence[str]) -> Config:
+    """A checked config of ``KEY.PATH=VALUE`` strings and defaults; raises as :func:`load_config`."""
+    config = Config()
+    for override in overrides:
+        _apply_override(config, override, [])
+    check(config, "--set")
     return config
 
 
@@ -140,10 +151,10 @@ def _convert(value: Any, hint: Any, name: str, source: str) -> Any:
         hint = int
     if hint is str and value is None:
         return ""
-    if hint == list[float]:
+    if hint in _LONGEST:
         value = [] if value is None or value == "" else value
-        if type(value) in (list, tuple) and len(value) <= 3:
-            return [_convert(item, float, name, source) for item in value]
+        if type(value) in (list, tuple) and len(value) <= _LONGEST[hint]:
+            return [_convert(item, get_args(hint)[0], name, source) for item in value]
     if hint is float:
         value = _to_float(value)
     if type(value) is not hint:

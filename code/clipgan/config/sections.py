@@ -109,9 +109,11 @@ class EvalSection:
     BATCH_SIZE: int = 32  # images are sampled 8 together: rounded down to a multiple of 8, and at least 8
     INTERVAL: int = 0  # GAN training: measure the EMA generator every so many epochs; 0 = at snapshots
     MEASURE_IMAGES: int = 1000  # images that a measurement during training takes, spread over the split
-    BEST_BY: str = "r_precision"  # the measure that keeps netG_best.pth: r_precision | attributes | fid
+    METRICS: list[str] = field(default_factory=list)  # scores while training; empty = those that cost little
+    BEST_BY: str = "r_precision"  # the score that keeps netG_best.pth
     BEST_SPLIT: str = "train"  # the split whose captions it measures; choosing by "test" flatters test scores
-    INCEPTION_WEIGHTS: str = ""  # FID during training: empty = none, or published | random | FILE
+    INCEPTION_WEIGHTS: str = ""  # FID and the like during training: empty = none, or published | random | FILE
+    SCORE_WEIGHTS: str = ""  # the Inception Score's network during training: likewise
     JUDGE: JudgeSection = field(default_factory=JudgeSection)
 
 

@@ -59,6 +59,11 @@ class _PoseBank:
     bird: Tensor  # [P, X]: 1 within the bird, beak and legs not counted
 
 
+def resize(images: Tensor) -> Tensor:
+    """[N, C, S, S] → [N, C, 32, 32], the size that the oracle reads."""
+    return F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+
+
 def read_attributes(images: Tensor) -> list[dict[str, str] | None]:
     """What the bird in each image looks like, by the names in ``ATTRIBUTES``; None where there is no bird.
 
@@ -71,30 +76,39 @@ def read_attributes(images: Tensor) -> list[dict[str, str] | None]:
     return [reading for chunk in chunks for reading in _read(chunk)]
 
 
-def attribute_accuracy(images: Tensor, truths: Sequence[dict[str, str]]) -> dict[str, float]:
-    """Share of the images' attributes that match the truths; an image without a bird has none right.
+def right_attributes(images: Tensor, truths: Sequence[dict[str, str]]) -> Tensor:
+    """Which attributes of each image match its truth; an image without a bird has none right.
 
     Args:
         images: [N, 3, S, S] in [−1, 1].
         truths: N descriptions by the names in ``ATTRIBUTES``.
 
     Returns:
-        ``mean`` over attributes, each attribute's own accuracy under its name, and ``found``, the share of the images
-        with a bird.
+        float64 [N, 1 + attributes] of 0 and 1: whether there is a bird, then each attribute in the order of
+        ``ATTRIBUTES``.
     """
     if len(images) != len(truths) or not truths:
         raise ValueError(f"{len(images)} images with {len(truths)} descriptions")
-    pairs = list(zip(read_attributes(images), truths, strict=True))
-    scores = {
-        name: sum(reading is not None and reading[name] == truth[name] for reading, truth in pairs) / len(pairs)
-        for name in ATTRIBUTES
-    }
-    found = sum(reading is not None for reading, _ in pairs) / len(pairs)
-    return {"mean": sum(scores.values()) / len(scores), **scores, "found": found}
+    rows = []
+    for read, truth in zip(read_attributes(images), truths, strict=True):
+        found = read is not None
+        rows.append([found] + [found and read[name] == truth[name] for name in ATTRIBUTES])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def accuracies(readings: Tensor) -> dict[str, float]:
+    """Of what :func:`right_attributes` gave for N images: ``mean`` over attributes, each attribute, and ``found``."""
+    found, *scores = readings.mean(dim=0).tolist()
+    return {"mean": sum(scores) / len(scores), **dict(zip(ATTRIBUTES, scores, strict=True)), "found": found}
+
+
+def attribute_accuracy(images: Tensor, truths: Sequence[dict[str, str]]) -> dict[str, float]:
+    """:func:`accuracies` of images that should show these truths."""
+    return accuracies(right_attributes(images, truths))
 
 
 def chance_accuracy() -> float:
-    """The ``mean`` of :func:`attribute_accuracy` for perfect birds whose attributes are guessed evenly."""
+    """The ``mean`` of :func:`accuracies` for perfect birds whose attributes are guessed evenly."""
     return sum(1 / len(values) for values in ATTRIBUTES.values()) / len(ATTRIBUTES)
 
 
@@ -121,8 +135,7 @@ def read_truth(data_dir: str | Path) -> dict[str, dict[str, str]] | None:
 
 def _read(images: Tensor) -> list[dict[str, str] | None]:
     bank = _pose_bank()
-    pixels = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
-    pixels = pixels.flatten(2).add(1).mul(0.5)  # [N, 3, X] in [0, 1], where shading is a factor
+    pixels = resize(images).flatten(2).add(1).mul(0.5)  # [N, 3, X] in [0, 1], where shading is a factor
     best = _best_pose(pixels, bank)  # [N]
 
     masks, fixed, bird = bank.masks[best], bank.fixed[best], bank.bird[best]  # [N, K, X], [N, 3, X], [N, X]

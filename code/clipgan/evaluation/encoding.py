@@ -16,6 +16,8 @@ from clipgan.data.caption_ids import caption_ids
 from clipgan.data.dataset import TextImageDataset, make_loader
 from clipgan.data.examples import Example
 from clipgan.data.images import crop_and_flip, from_uint8, load_shrunk
+from clipgan.evaluation.metrics.caption_features import CaptionFeatures
+from clipgan.evaluation.sampling import Sample
 from clipgan.machine import distributed
 from clipgan.networks.clip_encoder import ClipEncoder
 
@@ -33,6 +35,20 @@ class EncodedCaptions:
     def row(self, example: Tensor, caption: Tensor) -> Tensor:
         """Rows of the given captions of the given examples."""
         return self.first[example] + caption
+
+    def features(self, images: Tensor, samples: Sequence[Sample]) -> CaptionFeatures:
+        """With image features [N, E] of this judge; image i was generated for ``samples[i]``, or is its real image."""
+        examples, captions = (torch.tensor([getattr(s, name) for s in samples]) for name in ("example", "caption"))
+        own = self.row(examples, captions)
+        return CaptionFeatures(
+            images=images,
+            sentences=self.sentences,
+            own=own,
+            image_classes=self.classes[own],
+            caption_classes=self.classes,
+            image_captions=self.ids[own],
+            caption_ids=self.ids,
+        )
 
     @property
     def shared(self) -> int:
@@ -87,12 +103,17 @@ def evaluation_loader(
     return make_loader(dataset, distributed.share(batches), config.WORKERS, device)
 
 
-def evaluation_image(example: Example, config: Config) -> Tensor:
-    """The largest image [3, S, S] of one example, prepared as :func:`evaluation_loader` does."""
+def evaluation_pixels(example: Example, config: Config) -> Tensor:
+    """The largest image of one example, uint8 [3, S, S], prepared as :func:`evaluation_loader` does."""
     box = example.box if config.DATA.BOX_CROP else None
     size = config.image_size
     shrunk = load_shrunk(example.image, box, size, config.DATA.CROP_SCALE)
-    return from_uint8(crop_and_flip(np.asarray(shrunk), size, None, flip=False))
+    return crop_and_flip(np.asarray(shrunk), size, None, flip=False)
+
+
+def evaluation_image(example: Example, config: Config) -> Tensor:
+    """:func:`evaluation_pixels` as a float image in [−1, 1]."""
+    return from_uint8(evaluation_pixels(example, config))
 
 
 def evaluation_images(examples: Sequence[Example], config: Config) -> Tensor:

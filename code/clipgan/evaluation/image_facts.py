@@ -49,6 +49,10 @@ class ImageFacts:
         """Collect the facts of all processes, in the order of the files."""
         self._all = distributed.join(self._own)
 
+    def digest(self) -> str:
+        """A hash of all images' pixels, in 16 hexadecimal digits."""
+        return hashlib.sha256(b"".join(fact.digest for fact in self._all)).hexdigest()[:16]
+
     def report(self, folder: Path, files: Sequence[Path], side: int | None = None) -> tuple[dict[str, Any], list[str]]:
         """What is unusual about the files, for the JSON of a score, and the same as warnings.
 

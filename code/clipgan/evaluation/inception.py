@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,8 @@ FEATURE_DIMS = (64, 192, 768, 2048)
 RESIZE = f"bilinear to {SIDE} px, align_corners=False, no antialiasing"
 _EXPECTED = "the weights of an Inception v3, as torch.save writes a state dict"
 _NESTED = ("state_dict", "model_state_dict", "model")  # under which training programs keep weights
+# What tools/finetune_inception.py says of a training.
+_FINE_TUNED = shapes.mapping_of(shapes.either(shapes.text(1000), shapes.number()), at_most=100)
 _PREFIXES = ("module.", "model.", "_orig_mod.")  # which they put before the names
 FID_CLASSES = 1008
 _MOST_CLASSES = 100_000
@@ -63,11 +66,19 @@ _STAGES = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a network's weights come from: a URL, a file, or a random draw."""
+    """Where a network's weights come from: a URL, a file, or a random draw.
+
+    Attributes:
+        source: the URL, the path, or the draw.
+        sha256: of the weights file; of the drawn tensors where they are random.
+        random: whether they were never trained.
+        fine_tuned: what the file says of its training, if ``tools/finetune_inception.py`` wrote it.
+    """
 
     source: str
-    sha256: str  # of the weights file; of the drawn tensors where they are random
+    sha256: str
     random: bool = False
+    fine_tuned: dict[str, Any] | None = None
 
     @property
     def notice(self) -> str:
@@ -132,7 +143,7 @@ def load_score_network(weights: str = "published", device: torch.device | str = 
 
     The FID's weights are refused: names and shapes would fit, but the network is another one.
     """
-    state, provenance = _read_weights(weights, SCORE_URL, score_inception)
+    state, provenance = read_score_weights(weights)
     # The auxiliary classifier is for training only.
     trained_with = any(name.startswith("AuxLogits.") for name in state)
     state = {name: tensor for name, tensor in state.items() if not name.startswith("AuxLogits.")}
@@ -147,6 +158,11 @@ def load_score_network(weights: str = "published", device: torch.device | str = 
         )
     inception = _load(lambda: score_inception(classes), state, provenance, "torchvision's inception_v3")
     return ScoreNetwork(inception, provenance).to(device)
+
+
+def read_score_weights(weights: str) -> tuple[dict[str, Tensor], Provenance]:
+    """The weights of the Inception Score's network by their names; ``weights`` as for :func:`load_score_network`."""
+    return _read_weights(weights, SCORE_URL, score_inception)
 
 
 def resize(images: Tensor) -> Tensor:
@@ -282,7 +298,10 @@ def _read_weights(weights: str, url: str, build: Callable[[], Inception3]) -> tu
     content = read_torch_file(path, foreign=True, expected=_EXPECTED)
     with reading(path, _EXPECTED):
         state = _state_of(content)
-        return state, Provenance(source, sha256_of(path))
+        fine_tuned = content.get("fine_tuned") if isinstance(content, dict) else None
+        if fine_tuned is not None:
+            _FINE_TUNED(fine_tuned, "fine_tuned")
+        return state, Provenance(source, sha256_of(path), fine_tuned=fine_tuned)
 
 
 def _state_of(content: object) -> dict[str, Tensor]:

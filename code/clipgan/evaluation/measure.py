@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from tqdm import tqdm
+from torch import Tensor
 
 from clipgan.config import Config
 from clipgan.data.examples import Example
-from clipgan.evaluation.encoding import EncodedCaptions, encode_captions, evaluation_loader
+from clipgan.evaluation.encoding import encode_captions
+from clipgan.evaluation.extractors import Networks
 from clipgan.evaluation.finite import require_finite
-from clipgan.evaluation.metrics.attributes import AttributeScore
-from clipgan.evaluation.metrics.r_precision import RPrecision, r_precision, retrieval_hits
-from clipgan.evaluation.sampling import PngWriter, Sample, generate_samples, sample_file, sample_order
+from clipgan.evaluation.image_pass import collect
+from clipgan.evaluation.metrics import attributes, r_precision
+from clipgan.evaluation.metrics.attributes import read_truths
+from clipgan.evaluation.metrics.card import ATTRIBUTES, CAPTIONS, Rules
+from clipgan.evaluation.outputs import Outputs, join_batches, measure_one
+from clipgan.evaluation.real_images import Split
+from clipgan.evaluation.sampling import PngWriter, generate_samples, sample_file, sample_order
 from clipgan.evaluation.unfinished import sampling_into
 from clipgan.machine import distributed
 from clipgan.machine.precision import full_precision
@@ -24,7 +30,7 @@ from clipgan.networks.generator import Generator
 from clipgan.runs.checkpoint import fingerprint
 from clipgan.runs.snapshots import clip_keys, load_encoder
 
-CANDIDATES, FOLDS = 100, 10
+RULES = Rules()
 
 
 @dataclass(frozen=True)
@@ -38,46 +44,31 @@ class Judge:
 
 def load_judges(config: Config, encoder: ClipEncoder, device: torch.device) -> list[Judge]:
     """The judges: the fine-tuned encoder itself, as in the literature, then that of ``EVAL.JUDGE`` if it is set."""
-    train, judge = config.TRAIN, config.EVAL.JUDGE
-    weights = train.CLIP_MODEL_CHECKPOINT or train.CLIP_PRETRAINED or encoder.source
-    judges = [Judge(encoder, f"{encoder.spec.name} ({weights})", True)]
+    weights = config.TRAIN.CLIP_MODEL_CHECKPOINT or config.TRAIN.CLIP_PRETRAINED or encoder.source
+    judges = [Judge(encoder, f"{encoder.spec.name} ({weights})", True), *independent_judge(config, device)]
+    return [judge if judge.encoder is encoder else _flattered(judge, encoder) for judge in judges]
+
+
+def independent_judge(config: Config, device: torch.device) -> list[Judge]:
+    """The judge of ``EVAL.JUDGE``, on ``device`` and frozen; none if that is empty. A line says which it is."""
+    judge = config.EVAL.JUDGE
     if judge.CLIP_MODEL_CHECKPOINT:
         other = load_encoder(judge.CLIP_MODEL_CHECKPOINT, judge.CLIP_MODEL_BASE, **clip_keys(judge))
-        same = fingerprint(other) == fingerprint(encoder)
-        judges.append(Judge(other.freeze().to(device), f"{other.spec.name} ({judge.CLIP_MODEL_CHECKPOINT})", same))
+        weights = judge.CLIP_MODEL_CHECKPOINT
     elif judge.CLIP_MODEL_BASE:
         with distributed.main_first():  # one process downloads
             base, published = judge.CLIP_MODEL_BASE, judge.CLIP_PRETRAINED
             other = build_encoder(base, published, config.TEXT.WORDS_NUM, **clip_keys(judge))
         weights = judge.CLIP_PRETRAINED or other.source
-        judges.append(Judge(other.freeze().to(device), f"{other.spec.name} ({weights})", False))
-    for added in judges[1:]:
-        print(f"judge: {added.encoder.describe}")
-    return judges
+    else:
+        return []
+    print(f"judge: {other.describe}")
+    return [Judge(other.freeze().to(device), f"{other.spec.name} ({weights})", False)]
 
 
-def score_samples(
-    features: torch.Tensor,
-    captions: EncodedCaptions,
-    samples: Sequence[Sample],
-    *,
-    seed: int,
-) -> RPrecision:
-    """R-precision of image features [N, E]; image i was generated for ``samples[i]``, or is its real image."""
-    examples = torch.tensor([sample.example for sample in samples])
-    own = captions.row(examples, torch.tensor([sample.caption for sample in samples]))
-    hits, candidates = retrieval_hits(
-        features,
-        captions.sentences,
-        own,
-        captions.classes[own],
-        captions.classes,
-        query_captions=captions.ids[own],
-        target_captions=captions.ids,
-        candidates=CANDIDATES,
-        seed=seed,
-    )
-    return r_precision(hits, candidates, FOLDS)
+def _flattered(judge: Judge, encoder: ClipEncoder) -> Judge:
+    """The judge, marked where it has the weights of the encoder that trained the generator."""
+    return replace(judge, trained_generator=fingerprint(judge.encoder) == fingerprint(encoder))
 
 
 @torch.no_grad()
@@ -102,61 +93,59 @@ def evaluate_generator(
             cannot be written.
     """
     samples = sample_order(examples, config.EVAL.NUM_IMAGES)
-    oracle = AttributeScore.of(config.DATA_DIR, examples)
-    generated: list[list[torch.Tensor]] = []  # for each batch, each judge's features
+    networks = Networks(device, judges=[judge.encoder for judge in judges])
+    extractors = networks.extractors((CAPTIONS, ATTRIBUTES), read_truths(config.DATA_DIR, examples))
+    parts: dict[str, list[Tensor]] = {extractor.name: [] for extractor in extractors}
     with sampling_into(folder), PngWriter(config.WORKERS) as writer:
         for batch, images in generate_samples(generator, encoder, examples, samples, config, device):
             for sample, image in zip(batch, images, strict=True):
                 writer.write(sample_file(folder, examples[sample.example], sample.caption), image)
-            generated.append([judge.encoder.encode_image(images)[1].cpu() for judge in judges])
-            if oracle:
-                oracle.add("generated", images, [sample.example for sample in batch])
+            for extractor in extractors:
+                parts[extractor.name].append(extractor(images, [sample.example for sample in batch]).cpu())
 
-    real: list[list[torch.Tensor]] = []
-    loader = evaluation_loader(examples, encoder, config, config.EVAL.BATCH_SIZE, device)
-    for batch in tqdm(loader, desc="real images", unit="batch", leave=False, disable=not distributed.is_main()):
-        images = batch.images[-1].to(device)
-        real.append([judge.encoder.encode_image(images)[1].cpu() for judge in judges])
-        if oracle:
-            oracle.add("real", images, batch.indices.tolist())
-
-    generated, real = distributed.join(generated), distributed.join(real)
-    if oracle:
-        oracle.join()
-    of_samples = torch.tensor([sample.example for sample in samples])
-    reports, shared = [], None
-    for number, judge in enumerate(judges):
-        captions = encode_captions(judge.encoder, examples, device)
-        shared = captions.shared if shared is None else shared
-        ours = score_samples(torch.cat([batch[number] for batch in generated]), captions, samples, seed=config.SEED)
-        of_real = torch.cat([batch[number] for batch in real])[of_samples]
-        ceiling = score_samples(of_real, captions, samples, seed=config.SEED)
-        reports.append(
-            {
-                "judge": judge.name,
-                "judge_fingerprint": fingerprint(judge.encoder),
-                "judge_trained_the_generator": judge.trained_generator,
-                "generated": asdict(ours),
-                "real": asdict(ceiling),
-                "chance": ours.chance,
-            }
-        )
+    split = Split(config, "test", examples)
+    of_examples = collect(examples, split.loader(), extractors, config.EVAL.BATCH_SIZE, config.WORKERS, "real images")
+    captions = [encode_captions(judge.encoder, examples, device) for judge in judges]
+    generated = Outputs(join_batches(parts), samples, captions)
+    real = Outputs(of_examples, samples, captions, torch.tensor([sample.example for sample in samples]))
     report = {
         "metric": "R-precision",
         "generator_fingerprint": fingerprint(generator),
-        "protocol": f"cosine, own caption against {CANDIDATES - 1} of other classes, equal captions are no mismatch, "
-        f"a tie is a miss, {FOLDS} folds",
-        "captions_shared": shared,  # with an image of another class, as the first judge reads them
+        "protocol": f"cosine, own caption against {RULES.candidates - 1} of other classes, equal captions are no "
+        f"mismatch, a tie is a miss, {RULES.folds} folds",
+        "captions_shared": captions[0].shared,  # with an image of another class, as the first judge reads them
         "image_size": config.image_size,
         "box_crop": config.DATA.BOX_CROP,
         "crop_scale": config.DATA.CROP_SCALE,
         "raw_captions": config.TEXT.RAW_CAPTIONS,
         "words_num": config.TEXT.WORDS_NUM,
-        "judges": reports,
-        "attributes": oracle.report() if oracle else None,
+        "judges": [_judged(judge, number, generated, real, config.SEED) for number, judge in enumerate(judges)],
+        "attributes": _attributes(generated, real),
         "split": "test",
         "test_images": len(examples),
         "seed": config.SEED,
     }
     require_finite(report, "R-precision")
     return report
+
+
+def _judged(judge: Judge, number: int, generated: Outputs, real: Outputs, seed: int) -> dict[str, Any]:
+    rules = replace(RULES, seed=seed)
+    (ours,), (ceiling,) = (measure_one(r_precision.METRIC, images, {}, number, rules) for images in (generated, real))
+    return {
+        "judge": judge.name,
+        "judge_fingerprint": fingerprint(judge.encoder),
+        "judge_trained_the_generator": judge.trained_generator,
+        "generated": {"mean": ours.value, **ours.details},
+        "real": {"mean": ceiling.value, **ceiling.details},
+        "chance": ours.chance,
+    }
+
+
+def _attributes(generated: Outputs, real: Outputs) -> dict[str, Any] | None:
+    """What the oracle of the drawn data reads; None for other data."""
+    measured = [measure_one(attributes.METRIC, images, {}, 0, RULES) for images in (generated, real)]
+    if measured[0] is None or measured[1] is None:
+        return None
+    (ours, _), (ceiling, _) = measured
+    return {"generated": ours.details, "real": ceiling.details, "chance": ours.chance}

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clipgan.config import Config
 from clipgan.data.examples import Example
 from clipgan.errors import UserError
-from clipgan.evaluation.encoding import encode_captions, evaluation_images
-from clipgan.evaluation.features import Split, statistics_of_split
+from clipgan.evaluation.chosen import Chosen
+from clipgan.evaluation.encoding import EncodedCaptions, encode_captions, evaluation_images
+from clipgan.evaluation.extractors import Networks
 from clipgan.evaluation.finite import require_finite
-from clipgan.evaluation.inception import load_fid_network
-from clipgan.evaluation.measure import score_samples
-from clipgan.evaluation.metrics.attributes import AttributeScore
-from clipgan.evaluation.metrics.frechet import RunningStatistics, Statistics, frechet_distance
+from clipgan.evaluation.inception import load_fid_network, load_score_network
+from clipgan.evaluation.metrics.attributes import read_truths
+from clipgan.evaluation.metrics.card import INCEPTION, PROBABILITIES, Rules
+from clipgan.evaluation.outputs import Outputs, join_batches, measurements
+from clipgan.evaluation.real_features import outputs_of_split
+from clipgan.evaluation.real_images import Split
 from clipgan.evaluation.sampling import (
     evenly_spaced,
     generate,
@@ -38,90 +41,80 @@ class Monitor:
 
     The numbers:
 
-    * ``<split>_r_precision``, by the training encoder;
-    * ``<split>_attributes``, by the oracle, on the toy data set only;
-    * ``fid`` against the whole test split, if EVAL.INCEPTION_WEIGHTS names a network;
+    * ``<split>_<score>`` for each chosen score (:class:`Chosen`); captions are judged by the training encoder;
+    * ``<score>`` for those that compare with real images: those of the test split's captions, with a whole split;
     * ``best_by``, the number that chooses ``netG_best.pth`` (larger is better), from the split ``best_split``.
 
     Raises:
-        UserError: EVAL.BEST_BY asks for a measure that this data set or config does not have. When measuring: a number
-            is not finite.
+        UserError: a score that this data set or config does not have, or too few images for one. When measuring: a
+            number is not finite.
     """
 
     def __init__(
         self, examples: dict[str, Sequence[Example]], encoder: ClipEncoder, config: Config, device: torch.device
     ):
         self._config, self._encoder, self._device = config, encoder, device
+        self._chosen = Chosen.of(config)
+        self._rules = Rules(seed=config.SEED)
         measured = config.EVAL.MEASURE_IMAGES
         self._examples = {split: evenly_spaced(examples[split], measured) for split in ("train", "test")}
-        self._captions = None
-        self._inception = None
-        self._real: Statistics | None = None
-        self._best = (config.EVAL.BEST_BY, config.EVAL.BEST_SPLIT)
-        if self._best[0] == "attributes" and AttributeScore.of(config.DATA_DIR, self._examples["test"]) is None:
-            raise UserError("EVAL.BEST_BY is attributes, which only the drawn data set has: use r_precision or fid")
-        if self._best[0] == "fid" and not config.EVAL.INCEPTION_WEIGHTS:
-            raise UserError("EVAL.BEST_BY is fid, but EVAL.INCEPTION_WEIGHTS is empty: published, random or a file")
-        if config.EVAL.INCEPTION_WEIGHTS:
-            with distributed.main_first():  # one process downloads
-                self._inception = load_fid_network(config.EVAL.INCEPTION_WEIGHTS, device=device)
-            if len(self._examples["test"]) < 2:
-                raise UserError("fid while training needs at least 2 test images: raise EVAL.MEASURE_IMAGES")
-            self._real_statistics()  # outdated statistics are refused here, not hours later
-            if self._inception.provenance.notice:
-                print(f"fid while training: {self._inception.provenance.notice}")
+        self._truths = {split: read_truths(config.DATA_DIR, own) for split, own in self._examples.items()}
+        self._chosen.require_oracle(config.DATA_DIR, self._truths["test"] is not None)
+        counts = [{split: len(own) for split, own in of.items()} for of in (self._examples, examples)]
+        self._chosen.require_enough(*counts, self._rules)
+        self._networks = _networks(self._chosen.needs, encoder, config, device)
+        self._captions: dict[str, EncodedCaptions] = {}
+        self._real = self._outputs_of_real_images(examples)  # unreadable ones are refused here, not hours later
+
+    def _outputs_of_real_images(self, examples: dict[str, Sequence[Example]]) -> dict[str, Outputs]:
+        config, real = self._config, {}
+        with full_precision():
+            for split, needs in self._chosen.against.items():
+                images = Split(config, split, examples[split])
+                extractors = self._networks.extractors(needs)
+                real[split] = Outputs(outputs_of_split(images, extractors, config.EVAL.BATCH_SIZE, config.WORKERS))
+        return real
 
     @torch.no_grad()
     @full_precision()
     def __call__(self, generator: nn.Module, epoch: int) -> dict[str, float | str]:
-        if self._captions is None:
-            self._captions = {
-                split: encode_captions(self._encoder, examples, self._device)
-                for split, examples in self._examples.items()
-            }
         numbers: dict[str, float | str] = {}
         for split in self._examples:
             numbers.update(self._measure(generator, split))
-        name, split = self._best
         require_finite(numbers, "the measurements while training")
-        numbers["best_by"] = -numbers["fid"] if name == "fid" else numbers[f"{split}_{name}"]
-        numbers["best_split"] = split
-        return numbers
+        return numbers | {"best_by": self._chosen.best(numbers), "best_split": self._chosen.best_split}
 
     def _measure(self, generator: nn.Module, split: str) -> dict[str, float]:
         examples, config = self._examples[split], self._config
+        if split not in self._captions:
+            self._captions[split] = encode_captions(self._encoder, examples, self._device)
+        metrics = [metric for metric in self._chosen.metrics if split == "test" or not metric.against]
+        extractors = self._networks.extractors({metric.needs for metric in metrics}, self._truths[split])
         samples = sample_order(examples, len(examples))
-        oracle = AttributeScore.of(config.DATA_DIR, examples)
-        with_fid = self._inception is not None and split == "test"
-        parts = []
+        parts: dict[str, list[Tensor]] = {extractor.name: [] for extractor in extractors}
         for batch, images in generate_samples(generator, self._encoder, examples, samples, config, self._device):
-            inception = self._inception(images).cpu() if with_fid else None
-            parts.append((self._encoder.encode_image(images)[1].cpu(), inception))
-            if oracle:
-                oracle.add("generated", images, [sample.example for sample in batch])
-        features, inception = zip(*distributed.join(parts), strict=True)
-        score = score_samples(torch.cat(features), self._captions[split], samples, seed=config.SEED)
-        numbers = {f"{split}_r_precision": score.mean}
-        if oracle:
-            oracle.join()
-            numbers[f"{split}_attributes"] = oracle.mean("generated")
-        if with_fid:
-            statistics = RunningStatistics(self._inception.dims)
-            for batch_features in inception:
-                statistics.update(batch_features)
-            try:
-                numbers["fid"] = frechet_distance(statistics.statistics(), self._real_statistics())
-            except ValueError as error:
-                raise UserError(f"fid while training: {error}") from None
-        return numbers
+            for extractor in extractors:
+                parts[extractor.name].append(extractor(images, [sample.example for sample in batch]).cpu())
+        ours = Outputs(join_batches(parts), samples, [self._captions[split]])
+        try:
+            measured = list(measurements(metrics, ours, self._real, 1, self._rules))
+        except ValueError as error:
+            raise UserError(f"while training: {error}") from None
+        return {name: value for metric, _, of in measured for name, value in self._chosen.named(metric, split, of)}
 
-    def _real_statistics(self) -> Statistics:
-        if self._real is None:
-            config = self._config
-            self._real, _ = statistics_of_split(
-                Split.of(config), self._inception, config.EVAL.BATCH_SIZE, config.WORKERS
-            )
-        return self._real
+
+def _networks(needs: Collection[str], encoder: ClipEncoder, config: Config, device: torch.device) -> Networks:
+    """The training encoder as judge, and the Inception networks that are needed; a line says if one is random."""
+    inception = classifier = None
+    with distributed.main_first():  # one process downloads
+        if INCEPTION in needs:
+            inception = load_fid_network(config.EVAL.INCEPTION_WEIGHTS, device=device)
+        if PROBABILITIES in needs:
+            classifier = load_score_network(config.EVAL.SCORE_WEIGHTS, device)
+    for network in filter(None, (inception, classifier)):
+        if network.provenance.notice:
+            print(f"while training: {network.provenance.notice}")
+    return Networks(device, inception, classifier, [encoder])
 
 
 class SnapshotGrid:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from clipgan.machine import distributed
 from clipgan.machine.device import send
 from clipgan.networks.clip_encoder import ClipEncoder
 from clipgan.networks.generator import Generator, GeneratorOutput
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def sample_order(examples: Sequence[Example], count: int) -> list[Sample]:
     return order
 
 
-def evenly_spaced(examples: Sequence[Example], count: int) -> list[Example]:
+def evenly_spaced(examples: Sequence[T], count: int) -> list[T]:
     """At most ``count`` examples at even distances, so that all classes of an ordered split are seen."""
     if len(examples) <= count:
         return list(examples)

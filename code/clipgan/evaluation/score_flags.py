@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,14 @@ def read_config(args: argparse.Namespace) -> Config:
     return config
 
 
-def refuse_config_flags(args: argparse.Namespace, path_flag: str) -> None:
-    """Refuse flags that would be ignored, because ``path_flag`` needs no config.
+def refuse_config_flags(args: argparse.Namespace, path_flag: str, allowed: Sequence[str] = ()) -> None:
+    """Refuse flags that would be ignored, because ``path_flag`` needs no config, but for those that are ``allowed``.
 
     Raises:
         UserError: there are any; the message names them.
     """
-    given = [f"--{name}" for name in ("data", "cfg", "data_dir", "NET_G", "set") if getattr(args, name)]
+    names = [name for name in ("data", "cfg", "data_dir", "NET_G", "set") if name not in allowed]
+    given = [f"--{name}" for name in names if getattr(args, name)]
     if given:
         raise UserError(f"{path_flag} needs no config: leave out {', '.join(given)}")
 

@@ -12,9 +12,7 @@ import torch
 from clipgan.config import Config
 from clipgan.errors import UserError
 from clipgan.evaluation.features import (
-    IMAGE_SUFFIXES,
     Split,
-    list_images,
     probabilities_of_files,
     read_statistics,
     statistics_of_files,
@@ -23,9 +21,11 @@ from clipgan.evaluation.features import (
 from clipgan.evaluation.finite import require_finite
 from clipgan.evaluation.from_snapshot import settle_image_size
 from clipgan.evaluation.image_facts import ImageFacts
+from clipgan.evaluation.image_files import list_images, require_images
 from clipgan.evaluation.inception import RESIZE, FidNetwork, Provenance, load_fid_network, load_score_network
+from clipgan.evaluation.metrics.card import Rules
 from clipgan.evaluation.metrics.frechet import Statistics, frechet_distance
-from clipgan.evaluation.metrics.inception_score import inception_score
+from clipgan.evaluation.metrics.registry import cards, metric_of
 from clipgan.evaluation.sampling import sample_folder, sample_order
 from clipgan.evaluation.unfinished import refuse_unfinished
 from clipgan.files.gate import printable
@@ -144,8 +144,9 @@ def inception_score_of_files(
     facts = ImageFacts()
     probabilities = probabilities_of_files(files, network, settings.batch_size, settings.workers, facts)
     refuse_unfinished(folder)  # a sampling may have begun in the meantime
+    metric = metric_of("inception_score", "inception_score.py")
     try:
-        score = inception_score(probabilities, splits, shuffle_seed=seed)
+        (score,) = metric.measure(probabilities, rules=Rules(seed=seed, splits=splits))
     except ValueError as error:
         raise UserError(f"{folder}: {error}; try other --weights") from None
     warnings = []
@@ -156,9 +157,9 @@ def inception_score_of_files(
         )
     found, unusual = facts.report(folder, files, side)
     report = {
-        "metric": "Inception Score",
-        "mean": score.mean,
-        "std": score.std,
+        "metric": metric.cards[0].name,
+        "mean": score.value,
+        "std": score.details["std"],
         "notice": network.provenance.notice,
         "protocol": f"{splits} splits of the images in seeded random order, {RESIZE}",
         "images": {"path": printable(str(folder)), "count": len(files), **found},
@@ -171,18 +172,6 @@ def inception_score_of_files(
     }
     require_finite(report, "the Inception Score")
     return report
-
-
-def require_images(folder: str | Path) -> list[Path]:
-    """The image files below a folder that the user named.
-
-    Raises:
-        UserError: no such folder, no image in it, or those of a sampling that was cut or still goes on.
-    """
-    files = list_images(folder)
-    if not files:
-        raise UserError(f"no images in {folder} or below it: expected {', '.join(IMAGE_SUFFIXES)}")
-    return files
 
 
 class _ImageSet:
@@ -258,7 +247,7 @@ def _fid_report(
     except ValueError as error:
         raise UserError(f"{generated[0]} against {real[0]}: {error}") from None
     return {
-        "metric": "FID",
+        "metric": cards()["fid"].name,
         "value": value,
         "notice": provenance.notice,
         "protocol": f"Fréchet distance of the Inception features that pytorch-fid uses, {RESIZE}",

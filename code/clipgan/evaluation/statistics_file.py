@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from clipgan.evaluation.metrics.frechet import Statistics
 from clipgan.files import shapes
 from clipgan.files.archives import open_archive, read_member
 from clipgan.files.gate import parse_json, reading, refuse_other_files, require_file, short
+from clipgan.files.writing import replacing
 
 _EXPECTED = "FID statistics as .npz, with mu [D] and sigma [D, D]"
 _WIDEST = 4096  # features; Inception's widest layer has 2048
@@ -68,19 +68,12 @@ def read_statistics(path: str | Path) -> tuple[Statistics, dict[str, Any]]:
 
 
 def write_statistics(path: str | Path, statistics: Statistics, provenance: dict[str, Any]) -> None:
-    """Write the ``.npz`` whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write the ``.npz`` whole or not at all; raises ``OSError`` if it cannot be written."""
     arrays = {"mu": statistics.mean, "sigma": statistics.covariance, "provenance": np.array(json.dumps(provenance))}
     if statistics.count is not None:
         arrays["count"] = np.array(statistics.count)
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:

@@ -18,7 +18,9 @@ from clipgan.runs.lock import locked
 
 SAMPLES = "single"
 MARKER = ".unfinished"
-REPORTS = ("r_precision.json", "fid.json", "inception_score.json")  # of the samples, in the folder above theirs
+SCORES, NEAREST = "scores.json", "nearest.png"
+# Of the samples, in the folder above theirs.
+REPORTS = ("r_precision.json", "fid.json", "inception_score.json", SCORES, NEAREST)
 
 
 def is_unfinished(folder: Path) -> bool:

@@ -228,10 +228,7 @@ class ClipEncoder(nn.Module):
         """[B, 3, S, S] in [−1, 1] → [B, 3, size, size] as CLIP's image tower takes it."""
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be [B, 3, S, S], not {list(images.shape)}")
-        size = (self.image_size, self.image_size)
-        if images.shape[-2:] != size:
-            images = F.interpolate(images.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
-        return ((images + 1) / 2 - self._mean) / self._std
+        return ((resize(images, self.image_size) + 1) / 2 - self._mean) / self._std
 
     def freeze(self) -> ClipEncoder:
         """Evaluation mode, no gradients for the weights; gradients still flow through to the images."""
@@ -252,6 +249,13 @@ class ClipEncoder(nn.Module):
             if isinstance(weight, nn.Parameter):
                 weight.data = weight.data.to(dtype)
         return self
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """[B, C, H, W] → [B, C, side, side], bicubic and antialiased as for CLIP; images of that size as they are."""
+    if images.shape[-2:] == (side, side):
+        return images
+    return F.interpolate(images.float(), size=(side, side), mode="bicubic", antialias=True, align_corners=False)
 
 
 def build_encoder(

@@ -154,3 +154,21 @@ def test_one_class_per_image_needs_little_memory():
     tracemalloc.stop()
     assert hits.all() and candidates == 50
     assert peak < 20e6  # 4000 lists of 3999 candidates would be 128 MB
+
+
+def test_the_original_s_ties_are_hits_and_nothing_else_changes():
+    same = torch.ones(20, 3)
+    assert hits_of(same, same, ties_hit=True)[0].all()
+    targets = features(20, 3)
+    queries = targets + features(20, 3, seed=1)
+    hits = [hits_of(queries, targets, ties_hit=way)[0] for way in (False, True)]
+    assert torch.equal(*hits) and 0 < hits[0].sum() < 20
+
+
+def test_the_original_drops_the_last_image_of_each_fold():
+    hits = torch.tensor([True, True, False, True, False, True, False, True, True, False])
+    kept = r_precision(hits, 100, folds=2, drops_one=True)  # 1 1 0 1 | 1 0 1 1
+    assert (kept.mean, kept.images, kept.folds) == (0.75, 8, 2)
+    assert kept.std == 0
+    assert r_precision(hits, 100, folds=2).mean == 0.6
+    assert r_precision(hits[:3], 100, folds=3, drops_one=True).images == 3  # a fold of one keeps it

@@ -1,63 +1,72 @@
-"""Attribute accuracy on the toy data set: an oracle reads the attributes from images, without any network."""
+"""Attribute accuracy on the drawn data: do images show what their captions say? An oracle reads them, no network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from clipgan.data.examples import Example
-from clipgan.data.toy_oracle import attribute_accuracy, chance_accuracy, read_truth
+from clipgan.data.toy_oracle import accuracies, chance_accuracy, read_truth
 from clipgan.errors import UserError
-from clipgan.machine import distributed
+from clipgan.evaluation.metrics.card import ATTRIBUTES, Card, Measured, Metric, Rules
 
 
-class AttributeScore:
-    """Collects what the oracle reads, batch by batch, under names such as "generated" and "real"."""
+def read_truths(data_dir: str | Path, examples: Sequence[Example]) -> list[dict[str, str]] | None:
+    """What each example shows, or None if the data set is not the drawn one.
 
-    def __init__(self, truths: Sequence[dict[str, str]]):
-        self._truths = truths
-        self._batches: dict[str, list[tuple[int, dict[str, float]]]] = {}  # by name: count and scores of each batch
+    Raises:
+        UserError: the drawn data set's file of attributes is broken, or lacks an example.
+    """
+    truth = read_truth(data_dir)
+    if truth is None:
+        return None
+    unknown = next((example.key for example in examples if example.key not in truth), None)
+    if unknown is not None:
+        raise UserError(
+            f"{data_dir}/attributes.json does not know the image {unknown}: draw the toy data set again with "
+            "tools/make_toy_data.py, or remove the file from data of your own"
+        )
+    return [truth[example.key] for example in examples]
 
-    @staticmethod
-    def of(data_dir: str | Path, examples: Sequence[Example]) -> AttributeScore | None:
-        """A score for these examples, or None if the data set is not the toy data set.
 
-        Raises:
-            UserError: the toy data set's file of attributes is broken, or lacks an example.
-        """
-        truth = read_truth(data_dir)
-        if truth is None:
-            return None
-        unknown = next((example.key for example in examples if example.key not in truth), None)
-        if unknown is not None:
-            raise UserError(
-                f"{data_dir}/attributes.json does not know the image {unknown}: draw the toy data set again with "
-                "tools/make_toy_data.py, or remove the file from data of your own"
-            )
-        return AttributeScore([truth[example.key] for example in examples])
+def _measure(readings: Tensor, *, rules: Rules) -> list[Measured]:
+    """Scores of what ``toy_oracle.right_attributes`` gave for N images, float64 [N, 1 + attributes] of 0 and 1."""
+    readings = torch.as_tensor(readings).double().cpu()
+    of_images = readings[:, 1:].mean(dim=1).numpy()
+    return [
+        Measured.mean_of(of_images, chance=chance_accuracy(), **accuracies(readings)),
+        Measured.mean_of(readings[:, 0].numpy()),
+    ]
 
-    def add(self, name: str, images: Tensor, examples: Iterable[int]) -> None:
-        """Read images [B, 3, S, S] in [−1, 1]; ``examples`` are the indices of the examples that they should show."""
-        truths = [self._truths[index] for index in examples]
-        self._batches.setdefault(name, []).append((len(truths), attribute_accuracy(images.cpu(), truths)))
 
-    def join(self) -> None:
-        """Collect the readings of all processes; each has read its share of the batches (``distributed.share``)."""
-        parts = distributed.gather_objects(self._batches)
-        names = sorted({name for part in parts for name in part})
-        self._batches = {name: distributed.interleave([part.get(name, []) for part in parts]) for name in names}
-
-    def mean(self, name: str) -> float:
-        """Share of the attributes that are right; an image without a found bird has none right."""
-        return self._scores(name)["mean"]
-
-    def report(self) -> dict:
-        """For every name: the mean, the share of birds found, and each attribute. Also the score of guessing."""
-        return {**{name: self._scores(name) for name in self._batches}, "chance": chance_accuracy()}
-
-    def _scores(self, name: str) -> dict[str, float]:
-        batches = self._batches[name]
-        total = sum(count for count, _ in batches)
-        return {key: sum(count * scores[key] for count, scores in batches) / total for key in batches[0][1]}
+METRIC = Metric(
+    cards=(
+        Card(
+            key="attributes",
+            name="attributes right",
+            meaning="share of the attributes that the caption's bird has in the image, as an oracle reads it",
+            lowest=0,
+            highest=1,
+            better="higher",
+            source="of this project: analysis by synthesis, see data/toy_oracle.py",
+            bias="none: the mean over the images",
+            blind="whatever the drawing does not vary; a bird that is drawn twice; the caption's other words",
+        ),
+        Card(
+            key="birds_found",
+            name="birds found",
+            meaning="share of the images in which the oracle finds a bird that explains the pixels",
+            lowest=0,
+            highest=1,
+            better="higher",
+            source="of this project: analysis by synthesis, see data/toy_oracle.py",
+            bias="none: the mean over the images",
+            blind="whether the bird is the caption's, and whether all birds are the same",
+        ),
+    ),
+    needs=ATTRIBUTES,
+    measure=_measure,
+)

@@ -124,7 +124,7 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 
 def _distance(a: Statistics, b: Statistics) -> float:
-    factor_a, factor_b = _factor(a.covariance), _factor(b.covariance)
+    factor_a, factor_b = covariance_factor(a.covariance), covariance_factor(b.covariance)
     if factor_a.shape[1] <= factor_b.shape[1]:
         factor, other = factor_a, b.covariance
     else:
@@ -141,7 +141,7 @@ def _distance(a: Statistics, b: Statistics) -> float:
     return float(difference @ difference + traces - 2 * root_trace)
 
 
-def _factor(covariance: np.ndarray) -> np.ndarray:
+def covariance_factor(covariance: np.ndarray) -> np.ndarray:
     """F [D, rank] with F Fᵀ = covariance [D, D], which must be positive semi-definite."""
     dims, matrix = len(covariance), covariance.astype(np.float64)
     largest = matrix.diagonal().max()

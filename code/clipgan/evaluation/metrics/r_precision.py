@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgan.errors import UserError
+from clipgan.evaluation.metrics.caption_features import CaptionFeatures
+from clipgan.evaluation.metrics.card import CAPTIONS, Card, Measured, Metric, Rules
 
 CHUNK = 256  # queries at once: bounds the memory
 TIE = 1e-12  # more than float64's rounding of a cosine, which must not decide between equal targets
@@ -41,12 +43,14 @@ def retrieval_hits(
     target_captions: Tensor | None = None,
     candidates: int = 100,
     seed: int = 0,
+    ties_hit: bool = False,
 ) -> tuple[Tensor, int]:
     """For every query, whether its own target has a higher cosine than all other candidates.
 
     The other candidates are targets of other classes and with other captions, drawn without replacement. Each query
     has its own random generator, seeded with ``seed`` and the query's index, so the result depends neither on batches
-    nor on processes. A tie is a miss: an encoder that maps everything to one point scores 0, not 1.
+    nor on processes. A tie is a miss: an encoder that maps everything to one point scores 0, not 1. With ``ties_hit``,
+    it is a hit.
 
     Args:
         queries: [N, E]; targets: [M, E], each encoded once, however often it is drawn.
@@ -75,7 +79,7 @@ def retrieval_hits(
         chunk = queries[rows.start : rows.stop]                                      # [n, E]
         own_score = (chunk * targets[own[rows.start : rows.stop]]).sum(dim=1)        # [n]
         other_scores = torch.einsum("ne,noe->no", chunk, targets[torch.from_numpy(drawn)])  # [n, others]
-        hits.append((own_score[:, None] - other_scores > TIE).all(dim=1))
+        hits.append((own_score[:, None] - other_scores > (-TIE if ties_hit else TIE)).all(dim=1))
     return torch.cat(hits), others + 1
 
 
@@ -164,15 +168,76 @@ def _draw_others(total: int, own_class: np.ndarray, count: int, seed: tuple[int,
     return places + np.searchsorted(own_class - np.arange(len(own_class)), places, side="right")
 
 
-def r_precision(hits: Tensor, candidates: int, folds: int = 10) -> RPrecision:
+def r_precision(hits: Tensor, candidates: int, folds: int = 10, drops_one: bool = False) -> RPrecision:
     """Mean, and standard deviation over ``folds`` parts of all images (Xu et al. 2018, §4.1, protocol of R = 1).
 
     Args:
         hits: bool [N] of :func:`retrieval_hits`.
         candidates: the number that it returned.
         folds: parts; fewer where there are fewer images.
+        drops_one: leave out the last image of each fold that has more than one.
     """
     values = hits.double().cpu().numpy()
     parts = np.array_split(values, min(folds, len(values)))
+    if drops_one:
+        parts = [part[: max(1, len(part) - 1)] for part in parts]
+        values = np.concatenate(parts)
     means = np.array([part.mean() for part in parts])
     return RPrecision(float(values.mean()), float(means.std()), len(values), candidates, len(parts))
+
+
+def hits_of(features: CaptionFeatures, rules: Rules) -> tuple[Tensor, int]:
+    """:func:`retrieval_hits` of images among the captions of a split."""
+    return retrieval_hits(
+        features.images,
+        features.sentences,
+        features.own,
+        features.image_classes,
+        features.caption_classes,
+        query_captions=features.image_captions,
+        target_captions=features.caption_ids,
+        candidates=rules.candidates,
+        seed=rules.seed,
+        ties_hit=rules.ties_hit,
+    )
+
+
+def other_captions(features: CaptionFeatures, seed: int) -> Tensor:
+    """For each image the row [N] of a caption of another class, with another text, as :func:`retrieval_hits` draws it.
+
+    Raises:
+        UserError: there is none.
+    """
+    classes = (features.image_classes, features.caption_classes)
+    left_out = _LeftOut(*classes, features.image_captions, features.caption_ids)
+    left_out.candidates(2)
+    total = len(features.sentences)
+    drawn = [_draw_others(total, left_out.rows(row), 1, (seed, row)) for row in range(len(features.images))]
+    return torch.from_numpy(np.concatenate(drawn))
+
+
+def _measure(features: CaptionFeatures, *, rules: Rules) -> list[Measured]:
+    hits, candidates = hits_of(features, rules)
+    score = r_precision(hits, candidates, rules.folds, rules.drops_one)
+    measured = Measured.mean_of(hits.numpy(), score.chance)
+    details = {"std": score.std, "images": score.images, "candidates": score.candidates, "folds": score.folds}
+    return [Measured(score.mean, measured.effects, measured.chance, details)]
+
+
+METRIC = Metric(
+    cards=(
+        Card(
+            key="r_precision",
+            name="R-precision",
+            meaning="share of the images whose own caption is nearer to them than 99 captions of other classes",
+            lowest=0,
+            highest=1,
+            better="higher",
+            source="Xu et al. 2018, arXiv:1711.10485, section 4.1, with R = 1",
+            bias="none by the number of images; a judge that trained the generator flatters it",
+            blind="how real the images look, and how varied; whatever the judge cannot see",
+        ),
+    ),
+    needs=CAPTIONS,
+    measure=_measure,
+)
