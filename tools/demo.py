@@ -17,14 +17,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 from clipgan.data.toy import OF_CLASS
 from clipgan.errors import Stopped, UserError
+from clipgan.evaluation.comparing import read_scores
+from clipgan.evaluation.metrics.registry import cards
+from clipgan.evaluation.score_table import aligned, between, plain
 from clipgan.flags import REPOSITORY as ROOT
 from clipgan.flags import run_script
 from clipgan.machine.failures import explained
 
 NET_G = Path("output/toy_GAN/Model/netG_best.pth")
 UNTRAINED = Path("output/toy_untrained/Model/netG_epoch_0.pth")
-REAL = Path("output/toy_real")
 FID_DIMS = "192"  # 400 images give no full covariance of 2048 features
+# All but the search for duplicates among 3000 training images, which takes a minute.
+METRICS = [key for key in cards() if key != "duplicates"]
 
 
 def run(name: str, *arguments: str) -> None:
@@ -41,10 +45,6 @@ def run(name: str, *arguments: str) -> None:
     except Stopped as stopped:
         print(f"\n{stopped}; make demo begins anew")
         raise SystemExit(130) from None
-
-
-def score(net_g: Path, name: str) -> dict:
-    return json.loads((ROOT / net_g.with_suffix("") / "valid" / f"{name}.json").read_text())
 
 
 @explained
@@ -72,19 +72,12 @@ def main() -> None:
     headline("4. Generate the test split's captions, colour combinations that training never saw")
     run("main.py", "--cfg", "cfg/toy/eval.yml", "--gpu", "-1")
     run("main.py", "--cfg", "cfg/toy/eval.yml", "--gpu", "-1", "--set", "B_VALIDATION=False")
-    headline("5. Score them, and beside them an untrained generator and real images")
+    headline("5. Score them, and beside them an untrained generator's and real images")
     run("main.py", "--cfg", "cfg/toy/GAN.yml", "--gpu", "-1", "--set", "TRAIN.MAX_EPOCH=0", "CONFIG_NAME=untrained")
     run("main.py", "--cfg", "cfg/toy/eval.yml", "--gpu", "-1", "--NET_G", str(UNTRAINED))
-    for split in ("train", "test"):
-        run("tools/export_images.py", "--cfg", "cfg/toy/eval.yml", "--split", split, "--count", "400", "--out",
-            str(REAL / split))  # fmt: skip
-    random, toy = ("--gpu", "-1", "--weights", "random"), ("--data", "toy")
     for net_g in (UNTRAINED, NET_G):
-        run("fid_score.py", *toy, *random, "--dims", FID_DIMS, "--NET_G", str(net_g))
-        run("inception_score.py", *toy, *random, "--NET_G", str(net_g))
-    fid, inception = str(REAL / "fid.json"), str(REAL / "inception_score.json")
-    run("fid_score.py", *toy, *random, "--dims", FID_DIMS, "--path1", str(REAL / "train"), "--output", fid)
-    run("inception_score.py", *random, "--path", str(REAL / "test"), "--output", inception)
+        run("tools/score.py", "--cfg", "cfg/toy/eval.yml", "--gpu", "-1", "--weights", "random", "--dims", FID_DIMS,
+            "--metrics", *METRICS, "--NET_G", str(net_g))  # fmt: skip
     headline("6. The result")
     print_table()
     folder = NET_G.with_suffix("")
@@ -96,27 +89,28 @@ def main() -> None:
 
 def print_table() -> None:
     """What chance, the untrained generator, the trained one and the real images score on the test split."""
-    ours, untrained = score(NET_G, "r_precision"), score(UNTRAINED, "r_precision")
-    rows: list[tuple[str, float | None, float | None, float | None, float | None]] = []
+    ours, untrained = scores(NET_G), scores(UNTRAINED)
     lines = [json.loads(line) for line in (ROOT / "output/toy_DAMSM/metrics.jsonl").read_text().splitlines()]
     retrieval = max((line for line in lines if line["kind"] == "eval"), key=lambda line: line["r1"])
-    rows.append(("retrieval R@1 of 100, the encoder", 1 / retrieval["candidates"], None, None, retrieval["r1"]))
-    for index, name in enumerate(("the training encoder", "an independent judge")):
-        judge, before = ours["judges"][index], untrained["judges"][index]
-        values = (judge["chance"], before["generated"]["mean"], judge["generated"]["mean"], judge["real"]["mean"])
-        rows.append((f"R-precision, {name}", *values))
-    now, before = ours["attributes"], untrained["attributes"]
-    for key, name in (("mean", "attributes in their places (oracle)"), ("found", "birds found (oracle)")):
-        chance = now["chance"] if key == "mean" else None
-        rows.append((name, chance, before["generated"][key], now["generated"][key], now["real"][key]))
-    for name, key, title in (("fid", "value", "FID"), ("inception_score", "mean", "Inception Score")):
-        real = json.loads((ROOT / REAL / f"{name}.json").read_text())[key]
-        rows.append((f"{title}, random network *", None, score(UNTRAINED, name)[key], score(NET_G, name)[key], real))
-    print(f"{'':37}" + "".join(f"{name:>13}" for name in ("chance", "untrained", "ours", "real images")))
-    for name, *values in rows:
-        print(f"{name:37}" + "".join(f"{'–' if value is None else f'{value:.3f}':>13}" for value in values))
-    print("* these compare within this table only: no pretrained Inception network is used. The real images of the FID")
-    print("  are of the training split, the others of the test split, whose colour combinations training never saw.")
+    chance = 1 / retrieval["candidates"]
+    table = [("score", "chance", "untrained", "ours", "95 % interval", "real images", "better")]
+    encoder = (plain(chance), "–", "–", "–", plain(retrieval["r1"]), "higher")
+    table.append(("retrieval R@1 of 100, the encoder", *encoder))
+    for (metric, judge), score in ours.items():
+        name = score["name"] + {0: ", the training encoder", 1: ", independent judge"}.get(judge, "")
+        values = [plain(score["chance"]), plain(untrained[metric, judge]["value"]), plain(score["value"])]
+        name += " *" if score["notice"] else ""
+        table.append((name, *values, between(score["interval"]), plain(score["real"]), score["better"]))
+    print(aligned(table))
+    print("* by a random network: these compare within this table only. The real images beside distances are training")
+    print("  images, whose colour combinations the test split does not have; the others are those of the test split.")
+    print("What each score means and fails to see: python tools/score.py --list")
+
+
+def scores(net_g: Path) -> dict[tuple[str, int | None], dict]:
+    """The scores of a generator's images by name and judge."""
+    report = read_scores(ROOT / net_g.with_suffix("") / "valid" / "scores.json")
+    return {(score["metric"], score["judge"]): score for score in report["scores"]}
 
 
 if __name__ == "__main__":
