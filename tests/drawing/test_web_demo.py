@@ -72,10 +72,12 @@ def tab(browser, server):
         assert server.process.poll() is None and time.monotonic() < until, server.lines
         browser.listen(0.1)
     tab = Tab(browser, server.url)
-    tab.wait_for("document.querySelector('#sentence textarea')")
+    tab.wait_for(READY)
     return tab
 
 
+# The page is built piece by piece.
+READY = " && ".join(f"document.querySelector('{part}')" for part in ("#sentence textarea", "#draw", "#status"))
 IMAGES = "[...document.querySelectorAll('#pictures .thumbnail-item img')]"
 STATUS = "document.querySelector('#status').innerText"
 
@@ -156,7 +158,7 @@ def test_hostile_text_is_text(tab):
 
 def test_the_demo_fits_a_phone(browser, tab, server):
     phone = Tab(browser, server.url, width=360, height=740, touch=True)
-    phone.wait_for("document.querySelector('#sentence textarea')")
+    phone.wait_for(READY)
     draw(phone, "red bird")
     phone.wait_for(f"{IMAGES}.length === 4")
     assert phone.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [360, 360]

@@ -95,10 +95,8 @@ def assert_same_run(one: Path, two: Path) -> None:
     [
         ("gan", "after_step:5"),
         ("gan", "while_writing:6"),
-        ("gan", "before_renaming:9"),
         ("gan", "while_evaluating:2"),
-        ("damsm", "after_step:7"),
-        ("damsm", "while_writing:9"),
+        ("damsm", "before_renaming:9"),
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_weights(runs, kind, point):
