@@ -7,7 +7,7 @@ from PIL import Image
 from clipgan.data.examples import read_examples
 from clipgan.data.images import load_image, prepare_image, to_tensor
 from clipgan.data.toy import draw_toy_dataset
-from clipgan.data.toy_oracle import attribute_accuracy, chance_accuracy, read_attributes, read_truth
+from clipgan.data.toy_oracle import accuracies, chance_accuracy, read_attributes, read_truth, right_attributes
 from clipgan.data.toy_scene import BACKGROUND_COLOURS, BIRD_COLOURS, Attributes, draw_scene, random_pose
 
 COLOURED = ("body", "wing", "head")
@@ -23,6 +23,10 @@ def scenes(tmp_path_factory):
     images = [prepare_image(load_image(example.image), None, [32, 64], crop_scale=1.0) for example in examples]
     small, large = (torch.stack(size) for size in zip(*images, strict=True))
     return small, large, [truth[example.key] for example in examples]
+
+
+def attribute_accuracy(images, truths):
+    return accuracies(right_attributes(images, truths))
 
 
 def blurred(images, sigma):

@@ -102,11 +102,6 @@ def accuracies(readings: Tensor) -> dict[str, float]:
     return {"mean": sum(scores) / len(scores), **dict(zip(ATTRIBUTES, scores, strict=True)), "found": found}
 
 
-def attribute_accuracy(images: Tensor, truths: Sequence[dict[str, str]]) -> dict[str, float]:
-    """:func:`accuracies` of images that should show these truths."""
-    return accuracies(right_attributes(images, truths))
-
-
 def chance_accuracy() -> float:
     """The ``mean`` of :func:`accuracies` for perfect birds whose attributes are guessed evenly."""
     return sum(1 / len(values) for values in ATTRIBUTES.values()) / len(ATTRIBUTES)

@@ -21,7 +21,7 @@ from clipgan.evaluation.image_facts import ImageFacts
 from clipgan.evaluation.image_files import load_file
 from clipgan.evaluation.image_pass import collect
 from clipgan.evaluation.metrics.attributes import read_truths
-from clipgan.evaluation.metrics.card import ATTRIBUTES, CAPTIONS, INCEPTION, PROBABILITIES, TEST, TRAIN, Metric
+from clipgan.evaluation.metrics.card import ATTRIBUTES, CAPTIONS, TEST, TRAIN, Metric
 from clipgan.evaluation.outputs import Outputs
 from clipgan.evaluation.protocols import Protocol
 from clipgan.evaluation.real_features import outputs_of_split
@@ -221,7 +221,7 @@ def _require_finite(outputs: Mapping[str, Tensor], networks: Networks, images: s
     """Raise ``UserError`` if a network's outputs are not finite."""
     for name, output in outputs.items():
         if not torch.isfinite(output).all():
-            network = {INCEPTION: networks.inception, PROBABILITIES: networks.classifier}.get(name)
+            network = networks.inception_for(name)
             if network is None:
                 raise UserError(f"a judge's features of {images} are not finite: take another judge")
             raise not_finite(name, images, network.provenance)

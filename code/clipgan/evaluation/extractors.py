@@ -12,8 +12,16 @@ from torch import Tensor, nn
 
 from clipgan.data import toy_oracle
 from clipgan.evaluation.image_pass import Extractor, View
-from clipgan.evaluation.inception import SIDE, FidNetwork, ScoreNetwork, resize
+from clipgan.evaluation.inception import (
+    SIDE,
+    FidNetwork,
+    ScoreNetwork,
+    load_fid_network,
+    load_score_network,
+    resize,
+)
 from clipgan.evaluation.metrics.card import ATTRIBUTES, CAPTIONS, EMBEDDINGS, INCEPTION, PROBABILITIES
+from clipgan.machine import distributed
 from clipgan.networks import clip_encoder
 from clipgan.networks.clip_encoder import ClipEncoder
 from clipgan.runs.checkpoint import fingerprint
@@ -36,6 +44,38 @@ class Networks:
     classifier: ScoreNetwork | None = None
     judges: Sequence[ClipEncoder] = ()
     thumbnail: int | None = None
+
+    @staticmethod
+    def load(
+        needs: Collection[str],
+        device: torch.device,
+        fid_weights: str,
+        dims: int,
+        is_weights: str,
+        judges: Sequence[ClipEncoder],
+        thumbnail: int | None = None,
+    ) -> Networks:
+        """The judges, and those of the two Inception networks that the needs ask for.
+
+        Args:
+            needs: of the metrics.
+            fid_weights, dims: as for :func:`load_fid_network`.
+            is_weights: as for :func:`load_score_network`.
+
+        Raises:
+            UserError: as these two.
+        """
+        inception = classifier = None
+        with distributed.main_first():  # one process downloads
+            if INCEPTION in needs:
+                inception = load_fid_network(fid_weights, dims, device)
+            if PROBABILITIES in needs:
+                classifier = load_score_network(is_weights, device)
+        return Networks(device, inception, classifier, judges, thumbnail)
+
+    def inception_for(self, need: str) -> FidNetwork | ScoreNetwork | None:
+        """The Inception network that meets a need; None if none does, or it is not loaded."""
+        return {INCEPTION: self.inception, PROBABILITIES: self.classifier}.get(need)
 
     def extractors(self, needs: Collection[str], truths: Sequence[dict[str, str]] | None = None) -> list[Extractor]:
         """What meets these needs, as far as there is a network for it; ``truths`` as in `attribute_readings`."""

@@ -14,9 +14,9 @@ from clipgan.evaluation.chosen import Chosen
 from clipgan.evaluation.encoding import EncodedCaptions, encode_captions, evaluation_images
 from clipgan.evaluation.extractors import Networks
 from clipgan.evaluation.finite import require_finite
-from clipgan.evaluation.inception import load_fid_network, load_score_network
+from clipgan.evaluation.inception import FEATURE_DIMS
 from clipgan.evaluation.metrics.attributes import read_truths
-from clipgan.evaluation.metrics.card import INCEPTION, PROBABILITIES, Rules
+from clipgan.evaluation.metrics.card import Rules
 from clipgan.evaluation.outputs import Outputs, join_batches, measurements
 from clipgan.evaluation.real_features import outputs_of_split
 from clipgan.evaluation.real_images import Split
@@ -105,16 +105,12 @@ class Monitor:
 
 def _networks(needs: Collection[str], encoder: ClipEncoder, config: Config, device: torch.device) -> Networks:
     """The training encoder as judge, and the Inception networks that are needed; a line says if one is random."""
-    inception = classifier = None
-    with distributed.main_first():  # one process downloads
-        if INCEPTION in needs:
-            inception = load_fid_network(config.EVAL.INCEPTION_WEIGHTS, device=device)
-        if PROBABILITIES in needs:
-            classifier = load_score_network(config.EVAL.SCORE_WEIGHTS, device)
-    for network in filter(None, (inception, classifier)):
+    weights = (config.EVAL.INCEPTION_WEIGHTS, FEATURE_DIMS[-1], config.EVAL.SCORE_WEIGHTS)
+    networks = Networks.load(needs, device, *weights, [encoder])
+    for network in filter(None, (networks.inception, networks.classifier)):
         if network.provenance.notice:
             print(f"while training: {network.provenance.notice}")
-    return Networks(device, inception, classifier, [encoder])
+    return networks
 
 
 class SnapshotGrid:

@@ -13,14 +13,12 @@ from clipgan.evaluation.compared import Compared, Files, Pass, Run, compare_fold
 from clipgan.evaluation.comparing import KIND, PROGRAM
 from clipgan.evaluation.extractors import Networks
 from clipgan.evaluation.finite import require_finite
-from clipgan.evaluation.inception import RESIZE, load_fid_network, load_score_network
+from clipgan.evaluation.inception import RESIZE
 from clipgan.evaluation.measure import Judge
 from clipgan.evaluation.metrics.card import (
     ATTRIBUTES,
     CAPTIONS,
     EMBEDDINGS,
-    INCEPTION,
-    PROBABILITIES,
     TRAIN,
     Card,
     Measured,
@@ -31,7 +29,6 @@ from clipgan.evaluation.metrics.registry import METRICS, metrics_of
 from clipgan.evaluation.outputs import JUDGED, measure_one
 from clipgan.evaluation.protocols import Protocol
 from clipgan.files.gate import printable
-from clipgan.machine import distributed
 from clipgan.machine.precision import full_precision
 from clipgan.runs.checkpoint import fingerprint
 from clipgan.runs.report import versions
@@ -87,15 +84,9 @@ class Scoring:
             none = "no encoder judges: name one by --set EVAL.JUDGE.CLIP_MODEL_BASE=NAME"
             lacking = {CAPTIONS: none, EMBEDDINGS: none} | dict(lacking)
         self.metrics = [metric for metric in request.metrics if self._possible(metric, lacking, missing)]
-        needs = {metric.needs for metric in self.metrics}
-        inception = classifier = None
-        with distributed.main_first():  # one process downloads
-            if INCEPTION in needs:
-                inception = load_fid_network(request.fid_weights, request.dims, request.device)
-            if PROBABILITIES in needs:
-                classifier = load_score_network(request.is_weights, request.device)
-        encoders = [judge.encoder for judge in judges]
-        self.networks = Networks(request.device, inception, classifier, encoders, request.protocol.thumbnail)
+        needs, encoders = {metric.needs for metric in self.metrics}, [judge.encoder for judge in judges]
+        weights = (request.fid_weights, request.dims, request.is_weights)
+        self.networks = Networks.load(needs, request.device, *weights, encoders, request.protocol.thumbnail)
         self.way = Pass(self.networks, request.batch_size, request.workers)
 
     def _possible(self, metric: Metric, lacking: Mapping[str, str], missing: Mapping[str, str]) -> bool:
@@ -151,7 +142,7 @@ class Scoring:
     def _row(
         self, metric: Metric, card: Card, ours: Measured, real: Measured | None, judge: int | None
     ) -> dict[str, Any]:
-        network = {INCEPTION: self.networks.inception, PROBABILITIES: self.networks.classifier}.get(metric.needs)
+        network = self.networks.inception_for(metric.needs)
         around = interval(ours, card, self._rules.seed)
         return {
             "metric": card.key,
