@@ -126,3 +126,37 @@ def test_a_wrong_sentence_equal_to_one_of_the_image_s_captions_is_not_wrong():
     assert [len(view) for view in sentences] == [3, 3] and pairs == 3
     assert [view.tolist() for view in not_wrong] == [[True, False, False], [False, False, True]]
     assert gan_loop.wrong_pairs_of(torch.randn(8, 3))[2] is None
+
+
+def test_the_discriminators_meet_real_and_generated_images_changed(setting, monkeypatch):
+    config = setting[0]
+    config.TRAIN.DIFFAUG, config.TRAIN.MAX_STEPS = ["cutout"], 1
+    seen = {"discriminator_loss": [], "generator_loss": []}
+    for name, images in seen.items():
+        loss = getattr(gan_loop, name)
+
+        def watched(discriminator, first, second, *others, loss=loss, images=images):
+            images.extend([first, *second] if isinstance(second, list | tuple) else [first])
+            return loss(discriminator, first, second, *others)
+
+        monkeypatch.setattr(gan_loop, name, watched)
+    gan_loop.train_gan(*setting)
+    assert list(map(len, seen.values())) == [2 * 3, 2]
+    for images in seen["discriminator_loss"] + seen["generator_loss"]:
+        hidden = (images == 0).all(dim=1).sum(dim=(1, 2))  # pixels of each image
+        assert (hidden >= images.shape[-1] ** 2 // 16).all()
+
+
+def test_a_gradient_penalty_is_due_at_every_kth_step_and_weighs_k_times_there(setting, monkeypatch):
+    config = setting[0]
+    penalty = config.TRAIN.GRADIENT_PENALTY
+    penalty.KIND, penalty.WEIGHT, penalty.EVERY, config.TRAIN.MAX_STEPS = "r1", 3.0, 2, 3
+    losses, update = [], TrainedNetwork.update
+    monkeypatch.setitem(gan_loop.PENALTIES, "r1", lambda *_: torch.tensor(1000.0))
+    monkeypatch.setattr(TrainedNetwork, "update", lambda self, loss: (losses.append(loss.item()), update(self, loss)))
+    gan_loop.train_gan(*setting)
+    assert [round(loss, -3) for loss in losses] == [6000, 6000, 0, 0, 0, 0, 6000, 6000, 0]
+
+
+def test_options_that_are_off_leave_the_discriminators_loss_as_it_is():
+    assert gan_loop.gradient_penalty(Config(), 0, None, None, None) == 0.0

@@ -38,6 +38,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "TRAIN.SMOOTH.LAMBDA": (0.0, 1e6),
     "TRAIN.CONTRASTIVE.WEIGHT": (0.0, 1e6),
     "TRAIN.CONTRASTIVE.TEMPERATURE": (1e-3, 1e3),
+    "TRAIN.GRADIENT_PENALTY.WEIGHT": (0.0, 1e6),
+    "TRAIN.GRADIENT_PENALTY.EVERY": (1, _STEPS),
     "GAN.DF_DIM": (1, 1024),
     "GAN.GF_DIM": (1, 1024),
     "GAN.Z_DIM": (1, 16384),
@@ -56,7 +58,10 @@ _CHOICES = {
     "TRAIN.CLIP_ACTIVATION": ("", "gelu", "quick_gelu"),
     "EVAL.JUDGE.CLIP_ACTIVATION": ("", "gelu", "quick_gelu"),
     "EVAL.BEST_SPLIT": ("train", "test"),
+    "TRAIN.GRADIENT_PENALTY.KIND": ("", "r1", "matching_aware"),
 }
+# Lists of names: which names there are. None may be there twice.
+_NAMES_OF = {"TRAIN.DIFFAUG": ("color", "translation", "cutout")}
 # Lists of three numbers, one a colour: their bounds. An empty one says nothing.
 _COLOURS = {"CLIP_MEAN": (-10.0, 10.0), "CLIP_STD": (1e-3, 10.0)}
 _NEEDED = ("DATA_DIR", "OUTPUT_DIR")
@@ -89,6 +94,9 @@ def _refusal(key: str, value: Any) -> str:
         return "" if value in _CHOICES[key] else f"must be one of {', '.join(names)}, not {short(value)}"
     if key in BOUNDS:
         return _wrong_number(key, value)
+    if key in _NAMES_OF:
+        fits = set(value) <= set(_NAMES_OF[key]) and len(set(value)) == len(value)
+        return "" if fits else f"must hold some of {', '.join(_NAMES_OF[key])}, each once, not {short(value)}"
     if isinstance(value, list):
         if key.rpartition(".")[2] not in _COLOURS:
             return next(filter(None, (_wrong_text(key, text) for text in value)), "")

@@ -44,6 +44,15 @@ class ContrastiveSection:
 
 
 @dataclass
+class GradientPenaltySection:
+    """A penalty on how steep the discriminators are at real images (R1; or the matching-aware one of DF-GAN)."""
+
+    KIND: str = ""  # r1 | matching_aware; empty = none
+    WEIGHT: float = 2.0  # as published for matching_aware; r1 is usual at 10
+    EVERY: int = 1  # steps from one to the next, whose weight is multiplied by them
+
+
+@dataclass
 class TrainSection:
     FLAG: bool = True  # False: sample and evaluate instead of training
     NET_G: str = ""  # generator snapshot to evaluate, or to start training from
@@ -72,6 +81,8 @@ class TrainSection:
     CLIP_MODEL_CHECKPOINT: str = ""  # fine-tuned encoder written by pretrain_DAMSM.py
     SMOOTH: SmoothSection = field(default_factory=SmoothSection)
     CONTRASTIVE: ContrastiveSection = field(default_factory=ContrastiveSection)
+    DIFFAUG: list[str] = field(default_factory=list)  # for few images: color, translation, cutout; empty = none
+    GRADIENT_PENALTY: GradientPenaltySection = field(default_factory=GradientPenaltySection)
 
 
 @dataclass

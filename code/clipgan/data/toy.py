@@ -1,7 +1,6 @@
 """Writes the toy data set: small drawn scenes with one bird. The captions name its colours, beak and size.
 
-A class is a combination of body, wing, head and background colour and of size. The beak varies within a class, as it
-does between birds of a species. The test split's combinations of colours are never seen in training, though each single
+A class is a combination of all six attributes: no two classes may be taken for each other. The test split's combinations of colours are never seen in training, though each single
 colour is. Nothing is downloaded. Because the scenes are drawn, the truth is known, and
 :mod:`clipgan.data.toy_oracle` reads it back from an image.
 
@@ -38,7 +37,7 @@ CAPTIONS = {"birds": 10, "coco": 5, "manifest": 10}  # captions per image, by la
 TEST_COMBINATIONS = 40  # at most; 144 combinations of colours exist
 EXAMPLE_CAPTIONS = 6
 
-OF_CLASS = ("body", "wing", "head", "background", "size")
+OF_CLASS = tuple(ATTRIBUTES)
 
 # Each template names all six attributes within 18 words, so that none is lost when long captions are cut.
 _TEMPLATES = (

@@ -97,8 +97,8 @@ def _place(point: Point, pose: Pose) -> Point:
 def _bird(beak: str) -> list[Shape]:
     """The shapes of a large bird that is not shifted."""
     beak_points = {
-        "short": ((0.755, 0.225), (0.885, 0.300), (0.755, 0.365)),
-        "long": ((0.745, 0.225), (0.960, 0.330), (0.750, 0.355)),
+        "short": ((0.715, 0.235), (0.835, 0.305), (0.715, 0.365)),
+        "long": ((0.680, 0.180), (0.965, 0.370), (0.700, 0.425)),
     }[beak]
     return [
         Shape("leg", ((0.405, 0.70), (0.435, 0.70), (0.435, 0.88), (0.480, 0.91), (0.400, 0.91))),
@@ -106,11 +106,11 @@ def _bird(beak: str) -> list[Shape]:
         Shape("wing", ((0.30, 0.50), (0.030, 0.620), (0.065, 0.730), (0.33, 0.66)), shade=0.84),  # the tail
         Shape("body", _ellipse((0.460, 0.560), (0.265, 0.190), -18)),
         Shape("beak", beak_points),
-        Shape("head", _ellipse((0.660, 0.300), (0.148, 0.148), 0)),
+        Shape("head", _ellipse((0.620, 0.300), (0.148, 0.148), 0)),
         Shape("wing", _ellipse((0.385, 0.555), (0.205, 0.118), -24)),
         Shape("wing", _ellipse((0.300, 0.592), (0.120, 0.062), -24), shade=0.84),  # folded feathers
-        Shape("eye", _ellipse((0.700, 0.275), (0.046, 0.046), 0)),
-        Shape("pupil", _ellipse((0.710, 0.275), (0.026, 0.026), 0)),
+        Shape("eye", _ellipse((0.655, 0.270), (0.046, 0.046), 0)),
+        Shape("pupil", _ellipse((0.665, 0.270), (0.026, 0.026), 0)),
     ]
 
 

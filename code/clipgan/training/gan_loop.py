@@ -4,7 +4,8 @@ One step, on a batch of images with two captions each (DM-GAN+CL, Ye et al. 2021
 
 1. encode both captions with the frozen encoder;
 2. generate both views, with the same noise for the two captions of an image;
-3. update each discriminator on both views;
+3. update each discriminator on both views; ``TRAIN.DIFFAUG`` and ``TRAIN.GRADIENT_PENALTY`` keep it from learning
+   few images by heart;
 4. update the generator against the discriminators, towards its captions, and towards agreement of the two views;
 5. update the running average of the generator's weights.
 """
@@ -24,6 +25,7 @@ from clipgan.data.dataset import TextImageDataset
 from clipgan.data.from_config import data_fingerprint, training_loader
 from clipgan.losses.adversarial import discriminator_loss, generator_loss, kl_loss
 from clipgan.losses.contrastive import nt_xent
+from clipgan.losses.gradient_penalty import PENALTIES
 from clipgan.machine import distributed
 from clipgan.machine.compiling import CompiledFunction
 from clipgan.machine.cpu_memory import keep_freed_memory
@@ -34,6 +36,7 @@ from clipgan.networks.generator import GeneratorOutput
 from clipgan.runs.folder import RunFolder
 from clipgan.runs.progress import Progress
 from clipgan.runs.state import Position, StopSignals, TrainingState
+from clipgan.training.diff_augment import DiffAugment
 from clipgan.training.gan_networks import GanNetworks
 from clipgan.training.gan_report import SHOWN, EpochReport
 from clipgan.training.guard import Guard
@@ -143,6 +146,7 @@ def generator_losses(
     class_ids: Tensor,
     config: Config,
     caption_ids: Tensor | None = None,
+    augment: Callable[[Tensor], Tensor] = lambda images: images,
 ) -> dict[str, Tensor]:
     """Everything that the generator is trained on, for both views (DM-GAN, eq. 10-12, and NT-Xent as in DM-GAN+CL).
 
@@ -152,7 +156,7 @@ def generator_losses(
     """
     # A mean over the 2B images times two is the sum over the two views.
     adversarial = 2 * sum(
-        generator_loss(discriminator, images, text.sentence)
+        generator_loss(discriminator, augment(images), text.sentence)
         for discriminator, images in zip(discriminators, out.images, strict=True)
     )
     kl = 2 * kl_loss(out.mu, out.logvar)
@@ -165,6 +169,19 @@ def generator_losses(
         loss = loss + contrastive_weight * guidance["contrastive"]
         losses.update(guidance)
     return {"loss_g": loss, **losses}
+
+
+def gradient_penalty(
+    config: Config, step: int, discriminator: nn.Module, real: Tensor, sentence: Tensor
+) -> Tensor | float:
+    """``TRAIN.GRADIENT_PENALTY`` at real images with one caption each; 0 where it is off, or not due at this step.
+
+    A penalty that is due at every k-th step only weighs k times as much there (Karras et al. 2020, StyleGAN2, §3.1).
+    """
+    penalty = config.TRAIN.GRADIENT_PENALTY
+    if not penalty.KIND or step % penalty.EVERY:
+        return 0.0
+    return penalty.EVERY * penalty.WEIGHT * PENALTIES[penalty.KIND](discriminator, real, sentence)
 
 
 def rates(config: Config) -> dict[str, float]:
@@ -241,13 +258,15 @@ def train_gan(
 
                 # 3. Update each discriminator on both views
                 networks.discriminators.requires_grad_(True).train()
+                augment = DiffAugment(config, position.step, device)
                 wrong_sentences, *wrong_pairs = wrong_pairs_of(text.sentence, batch.caption_ids)
                 losses_d = {}
                 for i, discriminator in enumerate(discriminators):
-                    fakes = out.images[i].detach().chunk(2)
+                    real, fakes = augment(batch.images[i]), augment(out.images[i].detach()).chunk(2)
                     views = fakes, text.sentence.chunk(2), wrong_sentences
                     with precision.autocast():
-                        loss = discriminator_loss(discriminator, batch.images[i], *views, *wrong_pairs)
+                        loss = discriminator_loss(discriminator, real, *views, *wrong_pairs)
+                    loss = loss + gradient_penalty(config, position.step, discriminator.network, real, views[1][0])
                     discriminator.update(loss)
                     losses_d[f"loss_d{i}"] = loss.detach()
 
@@ -255,7 +274,7 @@ def train_gan(
                 networks.discriminators.requires_grad_(False).eval()  # no gradients, no further power iterations
                 of_batch = text, batch.class_ids, config, batch.caption_ids
                 with precision.autocast():
-                    losses = generator_losses(out, networks.discriminators, frozen, *of_batch)
+                    losses = generator_losses(out, networks.discriminators, frozen, *of_batch, augment)
                 generator.update(losses["loss_g"])
 
                 # 5. Update the average
