@@ -1,7 +1,7 @@
 """Writes the toy data set: small drawn scenes with one bird. The captions name its colours, beak and size.
 
-A class is a combination of all six attributes: no two classes may be taken for each other. The test split's combinations of colours are never seen in training, though each single
-colour is. Nothing is downloaded. Because the scenes are drawn, the truth is known, and
+A class is a combination of all six attributes. The test split's combinations of colours are never seen in training,
+though each single colour is. Nothing is downloaded. Because the scenes are drawn, the truth is known, and
 :mod:`clipgan.data.toy_oracle` reads it back from an image.
 
 Train on it without box crop (it would undo the size) and without flips.
