@@ -3,6 +3,7 @@
 # make lint   the linters
 # make test-demo   the page of tools/web_demo.py in a browser; gradio is put beside the environment's own packages
 # make fuzz   spoilt files for every reader, thousands of them (FUZZ=2000 for each)
+# make learn-check   trains the demo for two minutes and compares its scores with those of five seeds
 # make soak   20 000 steps that are killed, stopped and starved all the time
 # VENV=path   an environment to share between clones
 
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 FUZZ ?= 2000
 
-.PHONY: demo test test-demo lint fuzz soak
+.PHONY: demo test test-demo lint fuzz soak learn-check
 
 demo: $(VENV)/runtime-installed
 	$(BIN)/python tools/demo.py
@@ -30,6 +31,9 @@ fuzz: $(VENV)/development-installed
 
 soak: $(VENV)/runtime-installed
 	$(BIN)/python bench/soak.py
+
+learn-check: $(VENV)/runtime-installed
+	$(BIN)/python bench/learn_check.py
 
 $(VENV)/runtime-installed: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -6,7 +6,6 @@ Every step is a command that you can type yourself; each is printed before it ru
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ from clipgan.evaluation.comparing import read_scores
 from clipgan.evaluation.metrics.registry import cards
 from clipgan.evaluation.score_table import aligned, between, plain
 from clipgan.flags import REPOSITORY as ROOT
-from clipgan.flags import run_script
+from clipgan.flags import run_command, run_script
 from clipgan.machine.failures import explained
 
 NET_G = Path("output/toy_GAN/Model/netG_best.pth")
@@ -32,16 +31,9 @@ METRICS = [key for key in cards() if key != "duplicates"]
 
 
 def run(name: str, *arguments: str) -> None:
-    """Print and run one of the project's commands; the demo ends where it fails or is stopped.
-
-    In this process, as starting Python and PyTorch anew for each of them takes a minute in all.
-    """
-    print(f"\n$ python {name} {' '.join(arguments)}", flush=True)
-    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    """One of the project's commands; the demo ends where it fails or is stopped."""
     try:
-        script.main(list(arguments))
+        run_command(name, *arguments)
     except Stopped as stopped:
         print(f"\n{stopped}; make demo begins anew")
         raise SystemExit(130) from None

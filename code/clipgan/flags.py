@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -35,6 +36,16 @@ def run_script(main: Callable[[], None]) -> None:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     distributed.shut_down()
+
+
+def run_command(name: str, *arguments: object) -> None:
+    """Print and run one of the repository's scripts in this process; starting Python and PyTorch anew takes seconds."""
+    words = [str(argument) for argument in arguments]
+    print(f"\n$ python {name} {' '.join(words)}", flush=True)
+    spec = importlib.util.spec_from_file_location(Path(name).stem, REPOSITORY / name)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.main(words)
 
 
 def whole_number(flag: str, low: float, high: float) -> Callable[[str], int]:

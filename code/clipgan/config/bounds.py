@@ -21,6 +21,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "TREE.BASE_SIZE": (8, LARGEST_IMAGE),
     "DATA.CROP_SCALE": (1.0, 8.0),
     "TRAIN.BATCH_SIZE": (2, 65536),
+    "TRAIN.LOOK_ALIKES": (1, 65536),
     "TRAIN.MAX_EPOCH": (0, _STEPS),
     "TRAIN.MAX_STEPS": (0, _STEPS),
     "TRAIN.SNAPSHOT_INTERVAL": (1, _STEPS),

@@ -58,6 +58,7 @@ class TrainSection:
     NET_G: str = ""  # generator snapshot to evaluate, or to start training from
     B_NET_D: bool = True  # with NET_G: load the discriminators beside it, too
     BATCH_SIZE: int = 10
+    LOOK_ALIKES: int = 1  # so many images of a batch are taken together as their captions are alike; 1 = at random
     MAX_EPOCH: int = 800
     MAX_STEPS: int = 0  # end after so many steps, whatever MAX_EPOCH says; 0 = no limit
     SNAPSHOT_INTERVAL: int = 50  # epochs

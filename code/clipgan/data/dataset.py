@@ -208,6 +208,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         drop_last: leave out the examples that do not fill a batch (different ones in each epoch when shuffling).
         rank: this process's number: it gets the ``rank``-th contiguous slice of each batch.
         world_size: number of processes.
+        arrange: makes of a shuffled order [length] the one to take, such as ``LookAlikes``. None: takes it as it is.
 
     Raises:
         UserError: the batch cannot be shared out evenly.
@@ -223,6 +224,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         drop_last: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        arrange: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         even_share(batch_size, world_size)  # raises if the shares are uneven
         self._length = length
@@ -232,6 +234,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         self._drop_last = drop_last
         self._rank = rank
         self._world_size = world_size
+        self._arrange = arrange or (lambda order: order)
         self._epoch = 0
         self._start_batch = 0
 
@@ -252,7 +255,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         if self._shuffle:
-            order = np.random.default_rng((self._seed, self._epoch)).permutation(self._length)
+            order = self._arrange(np.random.default_rng((self._seed, self._epoch)).permutation(self._length))
         else:
             order = np.arange(self._length)
         for number in range(self._start_batch, len(self)):

@@ -14,6 +14,7 @@ from clipgan.config import Config
 from clipgan.data.cache import ImageCache, Preparation
 from clipgan.data.dataset import EpochBatchSampler, TextImageDataset, Tokenize, make_loader
 from clipgan.data.examples import Example, read_examples
+from clipgan.data.look_alikes import LookAlikes
 from clipgan.errors import UserError
 from clipgan.machine import distributed
 
@@ -107,5 +108,6 @@ def training_loader(
 ) -> tuple[EpochBatchSampler, DataLoader]:
     """The sampler that sets the epoch, and the loader of this process's share of every batch of TRAIN.BATCH_SIZE."""
     ranks = {"rank": distributed.rank(), "world_size": distributed.world_size()}
-    sampler = EpochBatchSampler(len(dataset), config.TRAIN.BATCH_SIZE, config.SEED, **ranks)
+    arrange = LookAlikes(dataset.examples, config.TRAIN.LOOK_ALIKES)
+    sampler = EpochBatchSampler(len(dataset), config.TRAIN.BATCH_SIZE, config.SEED, arrange=arrange, **ranks)
     return sampler, make_loader(dataset, sampler, config.WORKERS, device)
