@@ -57,8 +57,6 @@ _TEMPLATES = (
 _SYNONYMS = {
     "small": ("small", "little", "tiny"),
     "large": ("large", "big", "huge"),
-    "long": ("long", "pointed"),
-    "short": ("short", "stout"),
 }
 
 
