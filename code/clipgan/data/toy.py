@@ -16,9 +16,12 @@ import pickle
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from clipgan.data import two_birds
 from clipgan.data.toy_scene import (
     ATTRIBUTES,
     BACKGROUND_COLOURS,
@@ -26,10 +29,18 @@ from clipgan.data.toy_scene import (
     BIRD_COLOURS,
     SIZES,
     Attributes,
-    Pose,
     bird_box,
     draw_scene,
     random_pose,
+    shapes_box,
+)
+from clipgan.data.two_birds import (
+    TwoBirds,
+    draw_two_birds,
+    random_two_birds_pose,
+    split_two_birds,
+    two_birds_captions,
+    two_birds_shapes,
 )
 from clipgan.errors import UserError
 
@@ -92,15 +103,48 @@ def split_combinations(test: int, rng: np.random.Generator) -> tuple[list[tuple[
 
 @dataclass(frozen=True)
 class _Scene:
-    attributes: Attributes
-    pose: Pose
+    """One bird of a data set that is being written."""
+
+    attributes: Any
+    pose: Any
     captions: list[str]
     class_id: int
     key: str
 
+    def caption(self, rng: np.random.Generator) -> str:
+        return scene_captions(self.attributes, 1, rng)[0]
+
+    def draw(self, size: int) -> Image.Image:
+        return draw_scene(self.attributes, self.pose, size)
+
+    def box(self, size: int) -> tuple[float, float, float, float]:
+        return bird_box(self.pose, size)
+
+
+@dataclass(frozen=True)
+class _TwoBirdsScene(_Scene):
+    """Two of them."""
+
+    background: str
+
+    def caption(self, rng: np.random.Generator) -> str:
+        return two_birds_captions(self.attributes, 1, rng)[0]
+
+    def draw(self, size: int) -> Image.Image:
+        return draw_two_birds(self.attributes, self.background, self.pose, size)
+
+    def box(self, size: int) -> tuple[float, float, float, float]:
+        return shapes_box(two_birds_shapes(self.pose), size)
+
 
 def draw_toy_dataset(
-    root: str | Path, layout: str = "birds", train: int = 3000, test: int = 400, size: int = 64, seed: int = 0
+    root: str | Path,
+    layout: str = "birds",
+    train: int = 3000,
+    test: int = 400,
+    size: int = 64,
+    seed: int = 0,
+    scene: str = "one_bird",
 ) -> None:
     """Draw and write the data set. The same arguments give the same files.
 
@@ -114,6 +158,7 @@ def draw_toy_dataset(
         test: images of the test split.
         size: side of the images in pixels.
         seed: not negative.
+        scene: ``one_bird``, or ``two_birds`` (:mod:`clipgan.data.two_birds`).
 
     Raises:
         UserError: the folder exists and is not empty, the layout is unknown, or a split would be empty.
@@ -127,17 +172,11 @@ def draw_toy_dataset(
         raise UserError(f"{root}: exists already; remove it or name another folder")
 
     rng = np.random.default_rng(seed)
+    split, make = _SCENES[scene]
     splits = {}
-    for (split, count), combinations in zip(
-        (("train", train), ("test", test)), split_combinations(test, rng), strict=True
-    ):
-        splits[split] = [
-            _make_scene(combinations[i % len(combinations)], layout, split, i, rng) for i in range(count)
-        ]
-    examples = [
-        scene_captions(splits["test"][i % test].attributes, 1, rng)[0]
-        for i in range(0, 2 * EXAMPLE_CAPTIONS, 2)  # every other
-    ]
+    for (name, count), kinds in zip((("train", train), ("test", test)), split(test, rng), strict=True):
+        splits[name] = [make(kinds[i % len(kinds)], layout, name, i, rng) for i in range(count)]
+    examples = [splits["test"][i % test].caption(rng) for i in range(0, 2 * EXAMPLE_CAPTIONS, 2)]  # every other
 
     # Written under another name and renamed at the end, so that an interrupted run leaves nothing that looks complete.
     partial = root.with_name(f"{root.name}.partial")
@@ -150,17 +189,18 @@ def draw_toy_dataset(
     truth = {
         "attributes": {scene.key: asdict(scene.attributes) for scenes in splits.values() for scene in scenes},
         "palette": {"bird": BIRD_COLOURS, "background": BACKGROUND_COLOURS},
-        "class": OF_CLASS,
+        "class": list(asdict(splits["train"][0].attributes)),
     }
     (partial / "attributes.json").write_text(json.dumps(truth), encoding="utf-8")
     partial.replace(root)
 
 
-def class_number(attributes: Attributes) -> int:
-    """The scene's class, 1, 2, …: one number for each combination of the attributes in ``OF_CLASS``."""
+def class_number(attributes: Attributes | TwoBirds) -> int:
+    """The scene's class, 1, 2, …: one number for each combination of its attributes."""
     values = asdict(attributes)
-    places = [ATTRIBUTES[name].index(values[name]) for name in OF_CLASS]
-    return 1 + int(np.ravel_multi_index(places, [len(ATTRIBUTES[name]) for name in OF_CLASS]))
+    names = ATTRIBUTES if isinstance(attributes, Attributes) else two_birds.ATTRIBUTES
+    places = [names[name].index(value) for name, value in values.items()]
+    return 1 + int(np.ravel_multi_index(places, [len(names[name]) for name in values]))
 
 
 def _make_scene(
@@ -169,20 +209,39 @@ def _make_scene(
     body, wing, head, background = combination
     beak, size = str(rng.choice(BEAKS)), str(rng.choice(tuple(SIZES)))
     attributes = Attributes(body, wing, head, beak, size, background)
+    pose = random_pose(attributes, rng)
+    captions = scene_captions(attributes, CAPTIONS[layout], rng)
+    return _Scene(attributes, pose, captions, *_class_and_key(attributes, layout, split, number))
+
+
+def _make_two_birds(
+    attributes: TwoBirds, layout: str, split: str, number: int, rng: np.random.Generator
+) -> _TwoBirdsScene:
+    pose = random_two_birds_pose(attributes, rng)
+    captions = two_birds_captions(attributes, CAPTIONS[layout], rng)
+    background = str(rng.choice(tuple(BACKGROUND_COLOURS)))
+    return _TwoBirdsScene(attributes, pose, captions, *_class_and_key(attributes, layout, split, number), background)
+
+
+# For each kind of scenes: what divides its combinations between the splits, and what makes a scene of one of them.
+_SCENES = {"one_bird": (split_combinations, _make_scene), "two_birds": (split_two_birds, _make_two_birds)}
+SCENES = tuple(_SCENES)
+
+
+def _class_and_key(attributes: Attributes | TwoBirds, layout: str, split: str, number: int) -> tuple[int, str]:
     class_id = class_number(attributes)
-    class_name = "_".join(getattr(attributes, name) for name in OF_CLASS)
+    class_name = "_".join(asdict(attributes).values())
     key = {
         "birds": f"{class_id:03d}.{class_name}/Toy_Bird_{split}_{number:05d}",
         "coco": f"toy_{split}_{number:06d}",
         "manifest": f"images/{split}_{number:05d}",
     }[layout]
-    pose = random_pose(attributes, rng)
-    return _Scene(attributes, pose, scene_captions(attributes, CAPTIONS[layout], rng), class_id, key)
+    return class_id, key
 
 
 def _write_image(path: Path, scene: _Scene, size: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_scene(scene.attributes, scene.pose, size).save(path, quality=95, subsampling=0)
+    scene.draw(size).save(path, quality=95, subsampling=0)
 
 
 def _write_pickle(path: Path, content: list) -> None:
@@ -208,7 +267,7 @@ def _write_birds(root: Path, splits: dict[str, list[_Scene]], size: int) -> None
     for number, scene in enumerate(itertools.chain(*splits.values()), start=1):
         _write_image(cub / "images" / f"{scene.key}.jpg", scene, size)
         names.append(f"{number} {scene.key}.jpg\n")
-        boxes.append(f"{number} {' '.join(map(str, bird_box(scene.pose, size)))}\n")
+        boxes.append(f"{number} {' '.join(map(str, scene.box(size)))}\n")
     (cub / "images.txt").write_text("".join(names), encoding="utf-8")
     (cub / "bounding_boxes.txt").write_text("".join(boxes), encoding="utf-8")
 
@@ -225,5 +284,5 @@ def _write_manifest(root: Path, splits: dict[str, list[_Scene]], size: int) -> N
         for scene in scenes:
             _write_image(root / f"{scene.key}.jpg", scene, size)
             entry = {"image": f"{scene.key}.jpg", "captions": scene.captions, "class": scene.class_id}
-            lines.append(json.dumps(entry | {"box": bird_box(scene.pose, size)}) + "\n")
+            lines.append(json.dumps(entry | {"box": scene.box(size)}) + "\n")
         (root / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")

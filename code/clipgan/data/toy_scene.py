@@ -80,13 +80,18 @@ class Shape:
 
 def scene_shapes(pose: Pose) -> list[Shape]:
     """The polygons of a scene, in painting order: ground and sky, bird."""
-    sky = Shape("background", ((0, 0), (1, 0), (1, 1), (0, 1)))
-    ground = Shape("background", ((0, 0.82), (1, 0.82), (1, 1), (0, 1)), shade=0.86)
     bird = [
         Shape(shape.part, tuple(_place(point, pose) for point in shape.points), shape.shade)
-        for shape in _bird(pose.beak)
+        for shape in bird_shapes(pose.beak)
     ]
-    return [sky, ground, *bird]
+    return [*ground_and_sky(), *bird]
+
+
+def ground_and_sky() -> list[Shape]:
+    """What covers the whole image."""
+    sky = Shape("background", ((0, 0), (1, 0), (1, 1), (0, 1)))
+    ground = Shape("background", ((0, 0.82), (1, 0.82), (1, 1), (0, 1)), shade=0.86)
+    return [sky, ground]
 
 
 def _place(point: Point, pose: Pose) -> Point:
@@ -94,7 +99,7 @@ def _place(point: Point, pose: Pose) -> Point:
     return foot_x + pose.scale * (x - foot_x) + shift_x, foot_y + pose.scale * (y - foot_y) + shift_y
 
 
-def _bird(beak: str) -> list[Shape]:
+def bird_shapes(beak: str) -> list[Shape]:
     """The shapes of a large bird that is not shifted."""
     beak_points = {
         "short": ((0.715, 0.235), (0.835, 0.305), (0.715, 0.365)),
@@ -154,7 +159,12 @@ def draw_scene(attributes: Attributes, pose: Pose, size: int) -> Image.Image:
 
 def bird_box(pose: Pose, size: int) -> tuple[float, float, float, float]:
     """The tight box of the bird, beak, tail and feet included: x, y, width, height in pixels."""
-    points = np.array([point for shape in scene_shapes(pose) if shape.part != "background" for point in shape.points])
+    return shapes_box(scene_shapes(pose), size)
+
+
+def shapes_box(shapes: list[Shape], size: int) -> tuple[float, float, float, float]:
+    """The tight box of what is not background, as :func:`bird_box`."""
+    points = np.array([point for shape in shapes if shape.part != "background" for point in shape.points])
     low, high = points.min(0).clip(0, 1) * size, points.max(0).clip(0, 1) * size
     return tuple(round(float(value), 1) for value in (*low, *(high - low)))  # type: ignore[return-value]
 
