@@ -50,21 +50,22 @@ EXAMPLE_CAPTIONS = 6
 
 OF_CLASS = tuple(ATTRIBUTES)
 
-# Each template names all six attributes within 18 words, so that none is lost when long captions are cut.
-_TEMPLATES = (
-    "a {size} {body} bird with {wing} wings, a {head} head and a {beak} beak on {background}",
-    "this {size} bird has a {body} body, {wing} wings, {head} head, {beak} beak and {background} background",
-    "{size} bird, {beak} beak, {head} head, {body} belly and {wing} wings, {background} behind it",
-    "on {background} background stands a {size} {body} bird with {head} head, {wing} wings and {beak} beak",
-    "a bird with a {head} head, {beak} bill, {body} breast and {wing} wings, {size}, {background} sky",
-    "the {wing} winged bird is {size}, with {body} body, {head} crown and {beak} beak, {background} background",
-    "{background} scene with a {size} bird that has {wing} wings, {body} body, {head} head and {beak} beak",
-    "its {beak} bill and {head} head go with {wing} wings and a {body} belly, {size} bird, {background} backdrop",
-    "a {beak} billed {size} bird, body {body}, wing {wing}, head {head}, background {background}",
-    "{head} headed {size} bird with a {beak} bill, {body} body and {wing} feathers in front of {background}",
-    "there is a {size} bird on {background}, its body is {body}, wings {wing}, head {head}, beak {beak}",
-    "a {size} bird in front of {background}, its beak {beak}, {wing} on the wings, {head} head, {body} chest",
+# Each caption names all six attributes within 21 words, so that none is lost when long captions are cut. The word
+# before a part says how it is; the parts come in any order.
+_BEGINNINGS = (
+    "a {size} bird with",
+    "this {size} bird has",
+    "there is a {size} bird with",
+    "{size} bird,",
+    "on this {size} bird:",
 )
+_PARTS = {
+    "body": ("a {} body", "a {} belly", "{} body"),
+    "wing": ("{} wings", "{} feathers"),
+    "head": ("a {} head", "a {} crown", "{} head"),
+    "beak": ("a {} beak", "a {} bill", "{} beak"),
+    "background": ("{} background", "{} sky"),
+}
 _SYNONYMS = {
     "small": ("small", "little", "tiny"),
     "large": ("large", "big", "huge"),
@@ -72,15 +73,13 @@ _SYNONYMS = {
 
 
 def scene_captions(attributes: Attributes, count: int, rng: np.random.Generator) -> list[str]:
-    """``count`` captions of a scene; no template is used again before all are used."""
-    order = [int(i) for i in rng.permutation(len(_TEMPLATES))]
+    """``count`` captions of a scene."""
     captions = []
-    for number in range(count):
-        words = {
-            name: str(rng.choice(_SYNONYMS[value])) if value in _SYNONYMS else value
-            for name, value in asdict(attributes).items()
-        }
-        captions.append(_TEMPLATES[order[number % len(order)]].format(**words))
+    for _ in range(count):
+        parts = [str(rng.choice(phrases)).format(getattr(attributes, name)) for name, phrases in _PARTS.items()]
+        size = str(rng.choice(_SYNONYMS[attributes.size]))
+        *first, last = (parts[i] for i in rng.permutation(len(parts)))
+        captions.append(f"{str(rng.choice(_BEGINNINGS)).format(size=size)} {', '.join(first)} and {last}")
     return captions
 
 
