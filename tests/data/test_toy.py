@@ -65,8 +65,8 @@ def test_every_caption_names_every_attribute(toy_birds):
 def test_captions_are_short_enough_to_stay_whole_and_worded_in_many_ways():
     attributes = Attributes("red", "blue", "black", "long", "small", "pink")
     captions = toy.scene_captions(attributes, 100, np.random.default_rng(0))
-    assert len(set(captions)) > 95
-    assert max(len(caption.split()) for caption in captions) <= 21
+    assert len(set(captions)) == 100
+    assert max(len(caption.split()) for caption in captions) <= 18
 
 
 def test_test_images_show_new_combinations_of_colours_seen_in_training():

@@ -50,36 +50,36 @@ EXAMPLE_CAPTIONS = 6
 
 OF_CLASS = tuple(ATTRIBUTES)
 
-# Each caption names all six attributes within 21 words, so that none is lost when long captions are cut. The word
-# before a part says how it is; the parts come in any order.
-_BEGINNINGS = (
-    "a {size} bird with",
-    "this {size} bird has",
-    "there is a {size} bird with",
-    "{size} bird,",
-    "on this {size} bird:",
+# Each template names all six attributes within 18 words, so that none is lost when long captions are cut. All of them
+# name the parts in one order: a small encoder takes many epochs to learn which word belongs to which part otherwise.
+_TEMPLATES = (
+    "a {size} {body} bird with {wing} {wings}, a {head} {crown} and a {beak} {bill} on {background}",
+    "this {size} {body} bird has {wing} {wings}, a {head} {crown} and a {beak} {bill}, {background} background",
+    "a {size} bird with a {body} {belly}, {wing} {wings}, a {head} {crown} and a {beak} {bill} on {background}",
+    "this {size} bird has a {body} {belly}, {wing} {wings}, {head} {crown}, {beak} {bill}, {background} background",
+    "{size} bird, {body} {belly}, {wing} {wings}, {head} {crown}, {beak} {bill}, {background} behind it",
+    "{size} {body} bird, {wing} {wings}, {head} {crown} and {beak} {bill} in front of {background}",
 )
-_PARTS = {
-    "body": ("a {} body", "a {} belly", "{} body"),
-    "wing": ("{} wings", "{} feathers"),
-    "head": ("a {} head", "a {} crown", "{} head"),
-    "beak": ("a {} beak", "a {} bill", "{} beak"),
-    "background": ("{} background", "{} sky"),
-}
 _SYNONYMS = {
     "small": ("small", "little", "tiny"),
     "large": ("large", "big", "huge"),
+    "belly": ("body", "belly"),
+    "wings": ("wings", "feathers"),
+    "crown": ("head", "crown"),
+    "bill": ("beak", "bill"),
 }
 
 
 def scene_captions(attributes: Attributes, count: int, rng: np.random.Generator) -> list[str]:
-    """``count`` captions of a scene."""
-    captions = []
-    for _ in range(count):
-        parts = [str(rng.choice(phrases)).format(getattr(attributes, name)) for name, phrases in _PARTS.items()]
-        size = str(rng.choice(_SYNONYMS[attributes.size]))
-        *first, last = (parts[i] for i in rng.permutation(len(parts)))
-        captions.append(f"{str(rng.choice(_BEGINNINGS)).format(size=size)} {', '.join(first)} and {last}")
+    """``count`` captions of a scene, up to 100, all different; no template is used again before all are used."""
+    order = [int(i) for i in rng.permutation(len(_TEMPLATES))]
+    captions: list[str] = []
+    while len(captions) < count:
+        words = asdict(attributes) | {noun: noun for noun in ("belly", "wings", "crown", "bill")}
+        words = {name: str(rng.choice(_SYNONYMS.get(word, (word,)))) for name, word in words.items()}
+        caption = _TEMPLATES[order[len(captions) % len(order)]].format(**words)
+        if caption not in captions:
+            captions.append(caption)
     return captions
 
 

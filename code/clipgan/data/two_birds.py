@@ -46,7 +46,7 @@ _PLACES: dict[str, tuple[tuple[Point, float], tuple[Point, float]]] = {
 _FOOT = (0.47, 0.90)  # of a bird that is drawn alone
 _CENTRE = (0.5, 0.6)  # the point that stays in place when the scene's size changes
 
-_BIRDS = ("{body} bird with {wing} wings", "{wing} winged {body} bird")
+_BIRD = "{body} bird with {wing} wings"
 _SENTENCES = (
     "a {one} {where} a {other}",
     "the {one} stands {where} the {other}",
@@ -119,17 +119,19 @@ def random_two_birds_pose(attributes: TwoBirds, rng: np.random.Generator) -> Two
 
 
 def two_birds_captions(attributes: TwoBirds, count: int, rng: np.random.Generator) -> list[str]:
-    """``count`` captions of a scene, which begin with the first bird and with the second in turn."""
+    """``count`` different captions, up to 16, of a scene; they begin with the first bird and with the second in turn."""
     birds = [
         {"body": attributes.first_body, "wing": attributes.first_wing},
         {"body": attributes.second_body, "wing": attributes.second_wing},
     ]
-    captions = []
-    for number in range(count):
-        begin = number % 2
-        one, other = (str(rng.choice(_BIRDS)).format(**birds[bird]) for bird in (begin, 1 - begin))
+    captions: list[str] = []
+    while len(captions) < count:
+        begin = len(captions) % 2
+        one, other = (_BIRD.format(**birds[bird]) for bird in (begin, 1 - begin))
         where = str(rng.choice(_WHERE[attributes.arrangement][begin]))
-        captions.append(str(rng.choice(_SENTENCES)).format(one=one, other=other, where=where))
+        caption = str(rng.choice(_SENTENCES)).format(one=one, other=other, where=where)
+        if caption not in captions:
+            captions.append(caption)
     return captions
 
 
