@@ -119,7 +119,7 @@ def random_two_birds_pose(attributes: TwoBirds, rng: np.random.Generator) -> Two
 
 
 def two_birds_captions(attributes: TwoBirds, count: int, rng: np.random.Generator) -> list[str]:
-    """``count`` different captions, up to 16, of a scene; they begin with the first bird and with the second in turn."""
+    """``count`` different captions of a scene, up to 16, from the first bird and from the second in turn."""
     birds = [
         {"body": attributes.first_body, "wing": attributes.first_wing},
         {"body": attributes.second_body, "wing": attributes.second_wing},
