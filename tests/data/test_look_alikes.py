@@ -43,7 +43,7 @@ def test_words_call_another_order_alike_and_pairs_of_words_call_another_word_ali
     swapped, other_beak = 1, 2
     assert words[0] @ words[swapped] == pytest.approx(1, abs=1e-5)
     assert words[0] @ words[other_beak] < 0.9
-    assert pairs[0] @ pairs[swapped] < 0.5 < pairs[0] @ pairs[other_beak] < 0.9
+    assert pairs[0] @ pairs[swapped] < pairs[0] @ pairs[other_beak] - 0.1
 
 
 def test_captions_without_words_are_no_trouble():
