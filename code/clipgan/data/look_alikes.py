@@ -21,6 +21,8 @@ _DIMS = 256  # of an image's words: random projections keep the cosines of any v
 _POOL = 1024  # images ahead in the random order among which look-alikes are searched: the rest stays random
 # So many times more look-alikes are found than are taken: the nearest alone would be the same ones in every epoch.
 _CHOICE = 4
+# In turn, of how many words the runs are that a group shares. One other word is found less often than another order.
+_TURNS = (2, 2, 2, 1)
 
 
 class LookAlikes:
@@ -42,7 +44,7 @@ class LookAlikes:
         if self._group == 1:
             return order
         arranged: list[int] = []
-        turn = itertools.cycle(self._vectors)
+        turn = itertools.cycle([self._vectors[length - 1] for length in _TURNS])
         pool, rest = order[:_POOL], order[_POOL:]
         while len(pool):
             first, others = pool[0], pool[1:]
